@@ -1,7 +1,6 @@
 """Start ranks as real processes, let each run the same checks, and collect what failed."""
 
 import os
-import socket
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -36,10 +35,9 @@ def run_on_ranks(stages: Sequence[Stage], folder: Path) -> None:
 
     What failed lies in ``folder`` afterwards. A rank that ends itself does not end the others.
     """
-    ports = [_free_port() for _ in stages]
     context = mp.get_context("spawn")
     processes = [
-        context.Process(target=_run, args=(rank, stages, ports, folder))
+        context.Process(target=_run, args=(rank, stages, folder))
         for rank in range(max(stage.ranks for stage in stages))
     ]
     for process in processes:
@@ -65,14 +63,14 @@ def _file(folder: Path, check: Check, ranks: int, rank: int, ending: str) -> Pat
     return folder / f"{check.__name__}-{rank}-of-{ranks}.{ending}"
 
 
-def _run(rank: int, stages: Sequence[Stage], ports: Sequence[int], folder: Path) -> None:
+def _run(rank: int, stages: Sequence[Stage], folder: Path) -> None:
     torch.set_num_threads(1)
-    for number, (stage, port) in enumerate(zip(stages, ports, strict=True)):
+    for number, stage in enumerate(stages):
         if rank >= stage.ranks:
             continue
-        settings = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        os.environ.update(settings, SECATEURS_TIMEOUT=str(stage.timeout))
-        dist.init_process_group("gloo", rank=rank, world_size=stage.ranks)
+        os.environ["SECATEURS_TIMEOUT"] = str(stage.timeout)
+        store = _shared_store(rank, stage.ranks, folder / f"port-{number}")
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=stage.ranks)
         shared = folder / f"stage-{number}"
         shared.mkdir(exist_ok=True)
         for check in stage.checks:
@@ -89,7 +87,17 @@ def _run(rank: int, stages: Sequence[Stage], ports: Sequence[int], folder: Path)
     os._exit(0)  # a lost rank may keep the others' goodbyes waiting
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def _shared_store(rank: int, ranks: int, file: Path) -> dist.TCPStore:
+    """The store of a stage, on a port that rank 0 holds: a free one might be taken by others."""
+    if rank == 0:
+        store = dist.TCPStore("127.0.0.1", 0, ranks, is_master=True, wait_for_workers=False)
+        written = file.with_suffix(".new")
+        written.write_text(str(store.port))
+        written.rename(file)
+        return store
+    end = time.monotonic() + 120
+    while not file.exists():
+        if time.monotonic() > end:
+            raise TimeoutError(f"rank 0 did not begin: there is no {file}")
+        time.sleep(0.02)
+    return dist.TCPStore("127.0.0.1", int(file.read_text()), ranks, wait_for_workers=False)
