@@ -74,8 +74,8 @@ def pending(arguments: argparse.Namespace) -> None:
             dense = held(surrogate, images, count)
         more = held(surrogate, images, count) - dense
         rows.append((str(count), f"{more:.1f}", f"{more / targets / count:.3f}"))
-    head = ("pending passes", "MiB more than dense", "copies of the target weights for each")
-    print(f"tf_efficientnet_lite0, {targets:.1f} MiB of target weights; {machine()}\n")
+    head = ("pending passes", "MiB more than dense", "copies of the prunable weights for each")
+    print(f"tf_efficientnet_lite0, {targets:.1f} MiB of prunable weights; {machine()}\n")
     print(markdown(head, rows))
 
 

@@ -1,9 +1,11 @@
 """Imports go one way, and what is heavy loads when it is used."""
 
 import ast
+import copy
 import functools
 import graphlib
 import inspect
+import pickle
 import re
 import subprocess
 import sys
@@ -322,3 +324,9 @@ def test_type_checkers_know_all_that_the_package_repair_has() -> None:
     known = vars(secateurs.repair.CallablePackage)
     assert {a.name for a in aliases if a.name == a.asname} == {n for n in known if n[0] != "_"}
     assert inspect.signature(secateurs.repair) == inspect.signature(pipeline.repair)
+
+
+def test_the_package_repair_is_copied_and_pickled_as_a_function_is() -> None:
+    step = functools.partial(secateurs.repair, steps=["batchnorm"])
+    for one in (copy.copy(step), copy.deepcopy(step), pickle.loads(pickle.dumps(step))):
+        assert one.func is secateurs.repair

@@ -4,6 +4,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,8 @@ from secateurs import (
     select,
     sparsity,
 )
+from secateurs.gradient_pruning.modules import gradient_masks
+from secateurs.masks.apply import prune_weights
 from secateurs.originals.restore_weights import copy_bits
 from secateurs.selection.selection_options import SelectionOptions
 
@@ -348,6 +351,25 @@ def test_an_interrupt_at_the_end_of_a_block_loses_no_original(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), pruned(model, 0.7):
         patch.setattr(prior_pruning, "copy_bits", interrupted)
     assert_same(snapshot(restore(model)), before)
+
+
+@pytest.mark.parametrize("first", [global_prune, gradient_prune])
+def test_an_interrupt_at_the_start_of_a_block_takes_it_back(
+    first: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = first(network(), 0.5)
+    before, masks = snapshot(model), gradient_masks(model.modules())
+
+    def interrupted(*args: Any) -> None:
+        prune_weights(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prior_pruning, "prune_weights", interrupted)
+        with pruned(model, 0.7, include="0"):
+            pass
+    assert_same(snapshot(model), before)
+    assert gradient_masks(model.modules()) == masks
 
 
 def test_permanent_inside_a_block_stays() -> None:

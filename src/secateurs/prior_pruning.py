@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from secateurs._io.text import listed
-from secateurs.errors import LostTrainingWarning
+from secateurs.errors import LostTrainingWarning, SecateursError
 from secateurs.gradient_pruning.modules import (
     GradientMask,
     gradient_masks,
@@ -68,8 +68,15 @@ def masked_block(contents: ModelContents, masks: Masks, prune_type: str) -> Gene
     model = contents.model
     with changing(model):
         before = PriorPruning.of(contents)
-        put_masks(contents, masks, prune_type)
-        inside = PriorPruning.of(contents, values=False)
+        try:
+            put_masks(contents, masks, prune_type)
+            inside = PriorPruning.of(contents, values=False)
+        except BaseException as error:
+            if not isinstance(error, SecateursError):  # as Ctrl-C, when a part is changed
+                restore_gradients(module for _, module in contents.modules)
+                restore_weights(contents.modules)
+                before.bring_back(contents)
+            raise
     try:
         yield
     finally:

@@ -279,6 +279,7 @@ def test_an_interrupt_while_weights_are_written_loses_nothing(
     global_prune(model, 0.2)
     if repaired:
         sc.repair(model, torch.rand(16, 8), ["reconstruct"])
+    pruned = snapshot(model)
 
     def interrupted(products: list[Product]) -> None:
         multiply(products[:1])
@@ -287,6 +288,7 @@ def test_an_interrupt_while_weights_are_written_loses_nothing(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(apply, "multiply", interrupted)
         global_prune(model, 0.9)
+    assert_same(snapshot(model), before if repaired else pruned)
     with warnings.catch_warnings(action="error"):  # nothing was trained
         assert select(model, 0.5) == select(restore(copy.deepcopy(model)), 0.5)
         assert_same(snapshot(restore(model)), before)

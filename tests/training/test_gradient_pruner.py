@@ -181,6 +181,20 @@ def test_masks_of_others_are_noticed(include: str | None) -> None:
     assert model[0].weight_backward_mask is not None
 
 
+def test_a_refresh_that_fails_comes_at_the_next_step() -> None:
+    model = network()
+    pruner = GradientPruner(model, 0.5, refresh=2)
+    pruner.step()
+    with torch.no_grad():
+        value = model[0].weight[0, 0, 0, 0].item()
+        model[0].weight[0, 0, 0, 0] = torch.nan
+        with pytest.raises(sc.InvalidArgumentError, match=r"0\.weight is NaN"):
+            pruner.step()
+        model[0].weight[0, 0, 0, 0] = value
+    pruner.step()
+    assert (pruner.steps, pruner.draws) == (2, 2)
+
+
 def test_copies_and_moved_models_go_on() -> None:
     model = network()
     pruner = GradientPruner(model, 0.5)

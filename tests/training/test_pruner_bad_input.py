@@ -87,6 +87,18 @@ def test_a_weight_that_is_not_a_number_is_named_and_nothing_is_pruned() -> None:
     assert (pruner.steps, pruner.sparsity) == (1, 0.5)
 
 
+def test_a_step_that_cannot_be_written_does_not_count() -> None:
+    model, optimizer, pruner = made(OneShot(0.5, at=1), include="0")
+    Pruner(model, optimizer, OneShot(0.5), include="4")
+    nn.utils.parametrizations.weight_norm(model[4])
+    with pytest.raises(sc.InvalidArgumentError, match=r"4\.weight: since this was pruned"):
+        pruner.step()
+    assert (pruner.steps, pruner.sparsity) == (0, 0)
+    nn.utils.parametrize.remove_parametrizations(model[4], "weight")
+    pruner.step()
+    assert (pruner.steps, pruner.sparsity) == (1, 0.5)
+
+
 def test_a_state_of_another_training_is_refused() -> None:
     _, _, pruner = made(OneShot(0.5))
     _, _, other = made(OneShot(0.6))

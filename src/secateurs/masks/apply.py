@@ -197,6 +197,8 @@ def _overlaps(tensor: torch.Tensor) -> bool:
 
 def _write(rows: list[tuple[Target, Mask, list[Original]]]) -> None:
     kept = [local_mask(mask, target) for target, mask, _ in rows]
+    # What was repaired becomes dense: its bias and statistics are no longer repaired.
+    before = [None if o[0].repaired is not None else o[0].mask for _, _, o in rows]
     try:
         multiply(
             [
@@ -207,12 +209,21 @@ def _write(rows: list[tuple[Target, Mask, list[Original]]]) -> None:
         for (target, _, originals), keep in zip(rows, kept, strict=True):
             _note_written(target.parameter, originals, keep)
     except BaseException:  # as Ctrl-C: what is half written would be taken for trained
-        for target, _, originals in rows:
-            copy_bits(target.parameter, originals[0].values)
-            _note_written(target.parameter, originals, None)
+        for (target, _, originals), earlier in zip(rows, before, strict=True):
+            _write_back(target, originals, earlier)
         raise
     finally:
         torch.clear_autocast_cache()  # inside autocast, layers would go on with the old values
+
+
+def _write_back(target: Target, originals: list[Original], keep: torch.Tensor | None) -> None:
+    """Write the original values, pruned by an earlier mask if there is one."""
+    copy_bits(target.parameter, originals[0].values)
+    if keep is not None:
+        with torch.inference_mode(target.parameter.is_inference()):  # as in `copy_bits`
+            bits = as_integers(target.local)
+            bits.masked_fill_(keep.to(bits.device).logical_not(), 0)
+    _note_written(target.parameter, originals, keep)
 
 
 def _note_written(

@@ -1,6 +1,8 @@
 """Accuracy back without labels: what pruning broke, repaired from a few images."""
 
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from inspect import cleandoc, signature
 from types import ModuleType
 
@@ -35,7 +37,8 @@ class CallablePackage:
 
 
 class _Module(CallablePackage, ModuleType):
-    pass
+    def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
+        return import_module, (self.__name__,)  # copied and pickled as a function is
 
 
 _package = sys.modules[__name__]

@@ -118,17 +118,18 @@ class GradientPruner:
 
         Raises:
             InvalidArgumentError: a score is NaN, a pruned layer is gone, or the backward pass was
-                pruned by other means since. The masks stay.
+                pruned by other means since. The masks stay, and the step does not count.
         """
         if self._removed:
             return
         contents = ModelContents(self._model)
         in_force = self._in_force(contents)
-        self.steps += 1
-        due = self._refresh is not None and self.steps % self._refresh == 0
+        steps = self.steps + 1
+        due = self._refresh is not None and steps % self._refresh == 0
         if due or not in_force:
             self.masks = self._drawn(contents) if due else self.masks
             self._put(contents)
+        self.steps = steps
 
     def remove(self) -> None:
         """Remove the masks from the backward pass; pruned weights and others' masks stay."""

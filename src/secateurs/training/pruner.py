@@ -156,12 +156,18 @@ class Pruner:
         """
         if not self._held.is_active:
             return
-        masks = self._choice.at(self.steps + 1, self.masks)
-        self.steps += 1
-        if self.steps == self.schedule.rewind:
-            self._rewind = copied_values(self._model)
-        if masks is not None:
-            self._put(masks)
+        choice = self._choice
+        before = self.steps, choice.ratio, choice.put_off
+        try:
+            masks = choice.at(self.steps + 1, self.masks)
+            self.steps += 1
+            if self.steps == self.schedule.rewind:
+                self._rewind = copied_values(self._model)
+            if masks is not None:
+                self._put(masks)
+        except BaseException:
+            self.steps, choice.ratio, choice.put_off = before
+            raise
 
     def remove(self) -> None:
         """Stop pruning and holding; the weights are still pruned, ``weight_orig`` is still there.
