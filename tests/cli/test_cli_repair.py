@@ -93,7 +93,7 @@ def test_an_interrupted_run_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -
     # Ctrl-C when the second pass is told of.
     from secateurs.cli import repair_command
 
-    say = repair_command._say_row
+    say = repair_command.say_row
 
     def interrupted(row: Any) -> None:
         say(row)
@@ -101,7 +101,7 @@ def test_an_interrupted_run_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(repair_command, "_say_row", interrupted)
+        patched.setattr(repair_command, "say_row", interrupted)
         said = run(*words, "-o", "here.safetensors")
     assert said.code == 1 and "the same command goes on where it was" in said.err
     assert not Path("here.safetensors").exists()

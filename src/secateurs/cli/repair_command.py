@@ -102,7 +102,7 @@ def run_repair(
             model.model, calibration, passes_of(steps), plan,
             lambda: choose_masks(model.model, pruning, ratios, options, calibration),
             {each: getattr(options, each) for each in _WHICH},
-            loader, columns, results, output, _say_row,
+            loader, columns, results, output, say_row,
         )  # fmt: skip
         if run.is_finished:
             rows = sorted(results.rows(), key=lambda each: each.stage)
@@ -184,7 +184,7 @@ def _paths_of(
     return folder, folder / _RESULT
 
 
-def _say_row(row: RepairRow) -> None:
+def say_row(row: RepairRow) -> None:
     """Print a finished stage."""
     scored = "" if row.top1 is None else f", top-1 {row.top1:.1f}"
     say(
