@@ -94,6 +94,20 @@ def test_two_holds_of_other_weights_are_in_force_together() -> None:
         assert name == list(masks)[1] or not model.get_parameter(name)[~mask].any()
 
 
+def test_a_hold_of_a_replaced_parameter_ends_the_old_one() -> None:
+    model = network()
+    old = hold(model, sgd(model), sc.select(model, 0.5, include="4").draw())
+    model[4].weight = nn.Parameter(torch.ones_like(model[4].weight))
+    optimizer = sgd(model)
+    with bad("4.weight was replaced by another Parameter"):
+        train(model, optimizer, 1)
+    new = hold(model, optimizer, old.masks)
+    assert not old.is_active
+    train(model, optimizer, 1)
+    model.load_state_dict(network(1).state_dict())
+    assert not model[4].weight[~new.masks["4.weight"]].any()
+
+
 def test_a_hold_that_has_ended_is_not_entered_again() -> None:
     model = network()
     pruned(model)

@@ -169,8 +169,10 @@ class Hold:
 
     @property
     def parameter_ids(self) -> set[int]:
-        """The ids of the held parameters."""
-        return {id(weight.target.parameter) for weight in self._weights}
+        """The ids of the held parameters, and of Parameters that have replaced them since."""
+        targets = [weight.target for weight in self._weights]
+        now = (parameter_of(*place) for target in targets for place in target.places)
+        return {id(t.parameter) for t in targets} | {id(p) for p in now if p is not None}
 
     def remove(self) -> None:
         """Stop holding: pruned weights are zero until a step changes them."""
