@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,14 @@ def slow(tmp_path: Path, pictures: Path) -> Generator[Path]:
     shutil.copy(HERE / "slow_network.py", tmp_path)
     yield tmp_path
     sys.modules.pop("slow_network", None)
+
+
+def free_ports() -> Iterator[str]:
+    """Ports below those that the system gives to connections, which any program may get later."""
+    first = 20_000 + os.getpid() % 10_000
+    for port in range(first, 32_768):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            yield str(port)
 
 
 def torchrun(
@@ -174,10 +182,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     broken.write_bytes(broken.read_bytes()[:40])
     shutil.copy(HERE / "slow_network.py", folder)
     (folder / "one_after_another.py").write_text(ONE_AFTER_ANOTHER)
-    with ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in COMMANDS]
-        ports = [str(server.getsockname()[1]) for server in servers]
-    words = json.dumps([*zip(COMMANDS, COMMANDS.values(), ports, strict=True)])
+    words = json.dumps([*zip(COMMANDS, COMMANDS.values(), free_ports(), strict=False)])
     # Nobody has trained the network yet: rank 0 does, and the others wait.
     cache = folder / "fresh"
     code, *_ = ended(torchrun(2, folder, "one_after_another.py", words, cache=cache))
