@@ -143,12 +143,13 @@ def test_no_held_out_folder(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"no val folder but train: give .*train as the"):
         load_data(tmp_path, model=model(1000))
     assert load_data(tmp_path / "train", model=model(1000)).split == "train"
-    (tmp_path / "valid").mkdir()  # these are no two classes
-    with pytest.raises(InvalidArgumentError, match=r"train and valid: give .*valid as the data"):
+    (tmp_path / "dev").mkdir()  # these are no two classes
+    with pytest.raises(InvalidArgumentError, match=r"dev and train: give .*dev as the data"):
         load_data(tmp_path, model=model(2))
-    imagenet(tmp_path / "test")
-    assert load_data(tmp_path, model=model(1000)).split == "test"
-    assert load_data(tmp_path / "test", model=model(1000)).split == "test"
+    for split in ("test", "valid"):
+        imagenet(tmp_path / split)
+        assert load_data(tmp_path, model=model(1000)).split == split
+        assert load_data(tmp_path / split, model=model(1000)).split == split
 
 
 def test_no_such_folder_or_name(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def load_data(
         model: the model whose classes the labels are; see `secateurs.zoo.class_indices` for how
             class folders are matched. If its number of classes is unknown, it is run on a black
             image to find it.
-        split: of a folder: a sub-folder, default ``val`` or ``test`` if there is one; of a named
+        split: of a folder: a sub-folder, default ``val``, else ``test``; of a named
             set: ``test`` (default) or ``train``.
         data_root: the folder that holds named sets, as torchvision arranges them; default inside
             the user's cache folder.

@@ -24,6 +24,7 @@ UNDERSTOOD = (
     "DIR/labels.csv (image,label), and DIR/test.parquet (image, label)"
 )
 _HELD_OUT = ("val", "validation")
+_BESIDE_OTHERS = ("valid", "test")  # alone they may be classes
 _SPLITS = {"train", "training", "test", "testing", "valid", "dev", "eval"}
 
 
@@ -45,8 +46,8 @@ class ClassFolder:
 def read_class_folders(folder: Path, split: str | None, model: LoadedModel | None) -> Listing:
     """List ``DIR/SPLIT/CLASS/*`` or ``DIR/CLASS/*``, sorted by class, then by path.
 
-    Without ``split`` it is ``val`` or ``validation``, if there is such a folder, or ``test`` beside
-    other splits. The folders name classes of ``model``, see `class_indices`.
+    Without ``split`` it is ``val`` or ``validation``, if there is such a folder, or ``valid``, or
+    ``test``, beside other splits. The folders name classes of ``model``, see `class_indices`.
 
     Files in sub-folders of a class are listed too; hidden files and folders are not. Other files
     than images are passed over. A warning says so if that leaves a class without images, or if
@@ -62,8 +63,9 @@ def read_class_folders(folder: Path, split: str | None, model: LoadedModel | Non
     subfolders = _subfolders(root)
     present = [path.name for path in subfolders]
     if split is None and present and set(present) <= _SPLITS:
-        if "test" in present:
-            return read_class_folders(folder, "test", model)
+        own = next((each for each in _BESIDE_OTHERS if each in present), None)
+        if own is not None:
+            return read_class_folders(folder, own, model)
         held_out = next((each for each in present if not each.startswith("train")), present[0])
         raise InvalidArgumentError(
             f"{root} has no val folder but {' and '.join(present)}: "
@@ -157,7 +159,7 @@ def _split_folder(folder: Path, split: str | None) -> tuple[Path, str]:
     for name in _HELD_OUT:
         if (folder / name).is_dir():
             return folder / name, name
-    return folder, folder.name if folder.name in (*_HELD_OUT, "train", "test") else "all"
+    return folder, folder.name if folder.name in (*_HELD_OUT, *_BESIDE_OTHERS, "train") else "all"
 
 
 def _subfolders(folder: Path) -> list[Path]:
