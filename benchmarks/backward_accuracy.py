@@ -3,6 +3,7 @@
     python benchmarks/backward_accuracy.py mlp        784-500-500-10 on MNIST, weights and filters
     python benchmarks/backward_accuracy.py lenet5     on MNIST, kernels
     python benchmarks/backward_accuracy.py vgg        on CIFAR-10 at a half of the width, filters
+    python benchmarks/backward_accuracy.py resnet20   on CIFAR-10 at twice the usual width, filters
 
 ``secateurs.training.GradientPruner`` prunes each layer but the last, by magnitude or at random,
 chosen once (refresh 0) or anew every so many steps; weight gradients are masked, or dense. SGD with
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from backward import learner, mlp, step, vgg
+from backward import learner, mlp, resnet20, step, vgg
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -36,6 +37,7 @@ NETWORKS = {
     "mlp": (mlp, "mnist", ("weight", "filter")),
     "lenet5": (lambda: load_model("lenet5", weights="random").model, "mnist", ("kernel",)),
     "vgg": (lambda: vgg(32), "cifar10", ("filter",)),
+    "resnet20": (lambda: resnet20(32), "cifar10", ("filter",)),
 }
 PREPROCESSED_FOR = {"mnist": "lenet5", "cifar10": "resnet20"}
 """The network of the zoo whose preprocessing the images of a data set get."""

@@ -74,7 +74,7 @@ def allocate(
     """
     contents = ModelContents(model)
     given = read_options(allocate, contents, options)
-    floor = check_ratio("keep_at_least", keep_at_least)
+    kept = check_ratio("keep_at_least", keep_at_least)
     contents.refuse_ranks("allocate", "use select", copies=True)
     if given.neighbours is not None:
         raise InvalidArgumentError(
@@ -84,7 +84,7 @@ def allocate(
     found = scored(contents, given, generator, None)
     units, scores = found.units, found.scores
     sizes = {one.name: one.values.numel() for one in scores}
-    most = {name: size - least_kept(floor, size) for name, size in sizes.items()}
+    most = {name: size - least_kept(kept, size) for name, size in sizes.items()}
     if isinstance(allocation, str | Path) and str(allocation).lower().endswith(SUFFIXES):
         allocation = read_ratios(allocation)
     if isinstance(allocation, Mapping):

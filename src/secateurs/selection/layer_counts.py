@@ -36,7 +36,7 @@ def check_room(total: int, most: Counts) -> None:
     """Check that so many units can be pruned.
 
     Raises:
-        InvalidArgumentError: the layers' floors leave fewer.
+        InvalidArgumentError: what the layers keep at least leaves fewer.
     """
     if total > sum(most.values()):
         raise InvalidArgumentError(
@@ -47,7 +47,7 @@ def check_room(total: int, most: Counts) -> None:
 
 
 def global_counts(scores: list[Scores], total: int, most: Counts) -> dict[str, int]:
-    """How many of each layer are among the smallest; what a floor keeps, others lose instead."""
+    """How many of each layer are among the smallest; where one must keep more, others lose more."""
     counts: dict[str, int] = {}
     free = scores
     while True:

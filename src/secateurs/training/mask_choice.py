@@ -30,7 +30,7 @@ from secateurs.training.schedules import Schedule
 
 
 class MaskChoice:
-    """Chooses the masks of each step: by score with a floor, at random, dropped and grown.
+    """Chooses the masks of each step: by score, at random, dropped and grown.
 
     Args:
         model: the network.
@@ -72,7 +72,7 @@ class MaskChoice:
 
         Raises:
             InvalidArgumentError: as `secateurs.select`, the schedule goes down, a parameter would
-                keep nothing, so much cannot be pruned above the floor, or a gradient is missing.
+                keep nothing or too little, or a gradient is missing.
         """
         ratio, regrow = self._schedule.ratio_at(step), self._regrow
         new = None
@@ -160,7 +160,7 @@ class MaskChoice:
         return self._by_counts(contents, masks, counts, score)
 
     def _by_score(self, contents: ModelContents, ratio: float, score: ScoreFunction) -> Masks:
-        """Prune the units with the smallest scores, as far as the floor allows."""
+        """Prune the units with the smallest scores, as far as `keep_at_least` allows."""
         masks = self._select(contents, ratio, score)
         short = self._short(contents, masks)
         if not short:
@@ -190,7 +190,7 @@ class MaskChoice:
         short: dict[str, int],
         score: ScoreFunction,
     ) -> tuple[dict[str, int], Masks]:
-        """The counts of parameters that are pruned to their floors, and the masks of the others."""
+        """The counts of parameters that keep the least, and the masks of the others."""
         sizes = {name: mask.units.count for name, mask in masks.units.items()}
         total = round(ratio * sum(sizes.values()))
         counts: dict[str, int] = {}
@@ -219,7 +219,7 @@ class MaskChoice:
         return min(max(least_kept(self._keep_at_least, mask.units.count), 1), mask.units.count)
 
     def _short(self, contents: ModelContents, masks: Masks) -> dict[str, int]:
-        """For each parameter that keeps less than its floor, how many units may be pruned."""
+        """For each parameter that keeps too little, how many units may be pruned."""
         kept = kept_units(masks, contents.group.holders)
         return {
             name: mask.units.count - self._least(mask)

@@ -61,7 +61,7 @@ class Pruner:
             `Constant`, or a `Schedule` of your own.
         regrow: how pruned weights come back: not at all, `MagnitudeRegrowth` (dynamic network
             surgery) or `GradientRegrowth` (RigL).
-        keep_at_least: the share of its units that each layer keeps. With 0, a pruning that would
+        keep_at_least: the least share of its units that a layer keeps. With 0, a pruning that would
             leave nothing of a layer is an error.
         averaged: averages of the model in which pruned weights become zero too; see `hold`.
         **options: the fields of `secateurs.SelectionOptions`. Criteria that need gradients read

@@ -54,7 +54,7 @@ def check_schedule(schedule: object, regrow: object) -> None:
 def check_neighbours(
     options: SelectionOptions, schedule: Schedule, regrow: object, keep_at_least: float
 ) -> None:
-    """Check that a schedule, regrowth and floor can be combined with a scope N:M.
+    """Check that a schedule, regrowth and what is kept go with a scope N:M.
 
     Raises:
         InvalidArgumentError: they cannot.

@@ -80,7 +80,7 @@ class RetrainPlan:
         check_ratio("ramp", self.ramp)
         kept = check_ratio("keep_at_least", self.keep_at_least)
         too_much = self.ratio + kept > 1 + 1e-9  # but for rounding
-        if too_much and self.options.scope != "layer":  # there the floor comes first
+        if too_much and self.options.scope != "layer":  # there keep_at_least comes first
             raise InvalidArgumentError(
                 Argument("keep_at_least", kept),
                 f" of each layer is to be kept and {self.ratio:g} pruned, more than all: write a "
