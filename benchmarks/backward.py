@@ -3,6 +3,7 @@
     python benchmarks/backward.py                                      whole filters
     python benchmarks/backward.py --only MLP --granularity weight      single weights
     python benchmarks/backward.py --granularity kernel --ratios 0.95 0.98   kernels of convolutions
+    python benchmarks/backward.py --channels-last                   in this order of memory
 
 A VGG-like network and a ResNet-20 twice as wide on batches in the shape of CIFAR-10, and the MLPs
 784-500-500-10 and 784-2048-2048-10 in MNIST's, with SGD and momentum.
@@ -121,6 +122,9 @@ def compared(
     """Milliseconds of a dense step, and how many times faster a pruned one is."""
     torch.manual_seed(0)
     dense, pruned = build(), build()
+    if arguments.channels_last and images.dim() == 4:
+        images = images.to(memory_format=torch.channels_last)
+        dense, pruned = (m.to(memory_format=torch.channels_last) for m in (dense, pruned))
     last = [name for name, _ in pruned.named_parameters() if name.endswith("weight")][-1]
     GradientPruner(
         pruned, ratio, granularity=arguments.granularity, scope="layer", exclude=last,
@@ -148,6 +152,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--channels-last", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     steps(arguments)

@@ -89,3 +89,22 @@ def test_packed_attention_projections(masked_gradient: bool) -> None:
     )
     expected = torch.autograd.grad(attention(x, x, x)[0], wanted, flow)
     close(list(found), list(expected))
+
+
+@pytest.mark.parametrize("name", ["conv2d", "conv2d-strided", "transposed2d"])
+def test_channels_stay_last_in_memory(name: str) -> None:
+    _, dense, ours, shape, weight_shape, dimension, options = next(c for c in CASES if c[0] == name)
+    torch.manual_seed(0)
+    last = torch.channels_last
+    tensors = [torch.randn(s, dtype=torch.float64) for s in (shape, weight_shape)]
+    x, weight = (t.contiguous(memory_format=last).requires_grad_() for t in tensors)
+    keep = torch.arange(weight_shape[dimension]) % 3 == 0
+    keep = keep.view([-1 if i == dimension else 1 for i in range(4)])
+    output = ours(x, weight, keep, None, *options, masked_gradient=True)
+    flow = torch.randn_like(output)
+    found = torch.autograd.grad(output, (x, weight), flow)
+    used = weight.detach() * keep
+    (of_x,) = torch.autograd.grad(dense(x, used, None, *options), x, flow)
+    (of_weight,) = torch.autograd.grad(dense(x, weight, None, *options), weight, flow)
+    close(list(found), [of_x, of_weight * keep])
+    assert all(gradient.is_contiguous(memory_format=last) for gradient in found)

@@ -27,6 +27,7 @@ from secateurs.gradient_pruning.masked_weight import (
     autocast,
     callable_of,
     flat,
+    gathered,
     kept_outputs,
     masked,
     may_gather,
@@ -66,9 +67,9 @@ class _Linear(Function):
         grad_x = grad_weight = None
         kept = kept_outputs(weight, keep, 0, len(points) * weight.numel())
         if kept is not None:
-            few = rows.index_select(1, kept)
+            few = gathered(rows, kept, 1)
             if need_x:
-                grad_x = (few @ weight.index_select(0, kept)).view(x.shape)
+                grad_x = (few @ gathered(weight, kept, 0)).view(x.shape)
             if need_weight and ctx.masked_gradient:
                 grad_weight = spread(few.mT @ points, kept, 0, weight)
         elif ctx.sparse is not None and multiplies_in_backward(grad):
@@ -122,7 +123,7 @@ class _Convolution(Function):
             grad_x = sparse.to_input(grad, weight, x, padding) if need_x else None
             grad_weight = sparse.to_weight(grad, weight, x, padding) if need_part else None
         elif kept is not None:
-            few, part = grad.index_select(1, kept), weight.index_select(dimension, kept)
+            few, part = gathered(grad, kept, 1), gathered(weight, kept, dimension)
             grad_x, of_part, _ = _gradients(ctx.options, few, x, part, need_x, need_part, False)
             grad_weight = spread(of_part, kept, dimension, weight) if need_part else None
         else:

@@ -18,6 +18,7 @@ from secateurs.gradient_pruning.masked_weight import (
     autocast,
     callable_of,
     flat,
+    gathered,
     kept_outputs,
     masked,
     spread,
@@ -61,9 +62,9 @@ class _Product(Function):
         if weight.dim() == 2 and not ctx.first:
             kept = kept_outputs(weight, keep, 1, x.numel() * weight.shape[1])
         if kept is not None:
-            few = scaled.index_select(-1, kept)
+            few = gathered(scaled, kept, scaled.dim() - 1)
             if need_x:
-                grad_x = few @ weight.index_select(1, kept).mT
+                grad_x = few @ gathered(weight, kept, 1).mT
             if need_weight and ctx.masked_gradient:
                 grad_weight = spread(flat(x).mT @ flat(few), kept, 1, weight)
         elif need_x:
