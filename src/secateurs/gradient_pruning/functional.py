@@ -64,18 +64,20 @@ class _Linear(Function):
         x, weight, keep = ctx.saved_tensors
         need_x, need_weight, _, need_bias, *_ = ctx.needs_input_grad
         rows, points = flat(grad), flat(x)
-        grad_x = grad_weight = None
-        kept = kept_outputs(weight, keep, 0, len(points) * weight.numel())
+        need_part = need_weight and ctx.masked_gradient
+        kept = grad_x = grad_weight = None
+        if need_x or need_part:
+            kept = kept_outputs(weight, keep, 0, len(points) * weight.numel())
         if kept is not None:
             few = gathered(rows, kept, 1)
             if need_x:
                 grad_x = (few @ gathered(weight, kept, 0)).view(x.shape)
-            if need_weight and ctx.masked_gradient:
+            if need_part:
                 grad_weight = spread(few.mT @ points, kept, 0, weight)
         elif ctx.sparse is not None and multiplies_in_backward(grad):
             if need_x:
                 grad_x = ctx.sparse.to_input(rows, weight).view(x.shape)
-            if need_weight and ctx.masked_gradient:
+            if need_part:
                 grad_weight = ctx.sparse.to_weight(rows, points)
         elif need_x:
             grad_x = grad @ masked(weight, keep)
@@ -115,7 +117,7 @@ class _Convolution(Function):
         kept = grad_x = grad_weight = grad_bias = None
         sparse = ctx.sparse if ctx.sparse is not None and multiplies_in_backward(grad) else None
         dimension = int(transposed)  # that of the outputs, in the weight
-        if sparse is None and groups == 1:
+        if sparse is None and groups == 1 and (need_x or need_part):
             large = x if transposed else grad
             products = large.numel() // large.shape[1] * weight.numel() if large.numel() else 0
             kept = kept_outputs(weight, keep, dimension, products)

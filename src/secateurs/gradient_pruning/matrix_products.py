@@ -59,13 +59,14 @@ class _Product(Function):
         grad_x = grad_weight = grad_added = kept = None
         if need_added:
             grad_added = (grad if to_added == 1 else grad * to_added).sum_to_size(ctx.shape)
-        if weight.dim() == 2 and not ctx.first:
+        need_part = need_weight and ctx.masked_gradient
+        if weight.dim() == 2 and not ctx.first and (need_x or need_part):
             kept = kept_outputs(weight, keep, 1, x.numel() * weight.shape[1])
         if kept is not None:
             few = gathered(scaled, kept, scaled.dim() - 1)
             if need_x:
                 grad_x = few @ gathered(weight, kept, 1).mT
-            if need_weight and ctx.masked_gradient:
+            if need_part:
                 grad_weight = spread(flat(x).mT @ flat(few), kept, 1, weight)
         elif need_x:
             used = masked(weight, keep).mT
