@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from secateurs._tensors.compressed_rows import csr_of, sparse_product
+from secateurs._tensors.memory_order import gathered
 from secateurs.acceleration.layer_form import LayerForm
 
 LEAST_ZEROS = 0.5
@@ -210,7 +211,7 @@ class SmallerLayer(Kernel):
         """As `Kernel.__call__`."""
         bias = self._zeros if bias is None else bias
         axis = 1 if self._form.is_convolution else values.dim() - 1
-        few = values if self._all_columns else values.index_select(axis, self.columns)
+        few = values if self._all_columns else gathered(values, self.columns, axis)
         small = self._layer(few, bias if self._all_rows else bias[self.rows])
         layout = _format_of(values, self._form)
         if self._all_rows:

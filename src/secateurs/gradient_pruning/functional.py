@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from secateurs._tensors.memory_order import gathered
 from secateurs.errors import InvalidArgumentError
 from secateurs.gradient_pruning.kernel_products import SparseKernels
 from secateurs.gradient_pruning.masked_weight import (
@@ -27,7 +28,6 @@ from secateurs.gradient_pruning.masked_weight import (
     autocast,
     callable_of,
     flat,
-    gathered,
     kept_outputs,
     masked,
     may_gather,

@@ -142,23 +142,6 @@ def kept_outputs(weight: Tensor, keep: Tensor, dimension: int, products: int) ->
     return index if pays else None
 
 
-def gathered(whole: Tensor, index: Tensor, dimension: int) -> Tensor:
-    """The parts of a tensor at an index, in its own order of memory.
-
-    torch's ``index_select`` gives them in the usual order, and takes six times as long where the
-    channels are last; what is computed from them would then be converted back and forth.
-    """
-    if whole.is_contiguous():
-        return whole.index_select(dimension, index)
-    order = storage_order(whole)
-    stored = whole.permute(order)
-    if order[-1] == dimension:  # torch gathers columns of a matrix several times as fast
-        parts = flat(stored).index_select(1, index).view(*stored.shape[:-1], len(index))
-    else:
-        parts = stored.index_select(order.index(dimension), index)
-    return parts.permute(inverse(order))
-
-
 def spread(part: Tensor, index: Tensor, dimension: int, like: Tensor) -> Tensor:
     """A tensor like ``like``, in its order of memory, with ``part`` at an index and zeros else."""
     order = storage_order(like)

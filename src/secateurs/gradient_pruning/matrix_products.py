@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from secateurs._tensors.memory_order import gathered
 from secateurs.gradient_pruning.masked_weight import (
     Dual,
     Gradients,
     autocast,
     callable_of,
     flat,
-    gathered,
     kept_outputs,
     masked,
     spread,
