@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 
 from retrain_rows import COLUMNS
 from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.masks.mask import Masks
 from secateurs.results import Results, RetrainRow
 from secateurs.selection.selection_options import SelectionOptions
 from secateurs.training.epochs import DivergedError
@@ -23,6 +24,8 @@ from secateurs.training.labelled_images import (
     epoch,
     steps_of,
 )
+from secateurs.training.pruner import Pruner
+from secateurs.training.regrowth import GradientRegrowth
 from secateurs.training.retrain import BEST, DENSE, LAST, STATE, RetrainData, Retraining
 from secateurs.training.retrain_plan import RetrainPlan
 from secateurs.training.settings import TrainingSettings
@@ -154,6 +157,29 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     logits = model.eval()(DATA.test.images)  # type: ignore[union-attr]
     right = logits.argmax(1) == DATA.test.labels  # type: ignore[union-attr]
     assert int(right.sum()) == pruned.correct
+
+
+@pytest.mark.parametrize(("schedule", "start"), [("cubic", "score"), ("one-shot", "erk")])
+def test_gradual_pruning_with_regrowth_begins_by_score(schedule: str, start: str) -> None:
+    plan = replace(PLAN, schedule=schedule, regrowth="gradient")
+    regrow = GradientRegrowth(every=2, until=9, start=start)  # of 12 steps, three quarters
+    seen: list[Masks] = []
+    for by_plan in (True, False):
+        model = small()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        if by_plan:
+            pruner = plan.make_pruner(model, optimizer, 4)
+        else:
+            pruner = Pruner(model, optimizer, plan.make_schedule(4), regrow=regrow, seed=plan.seed)
+        torch.manual_seed(0)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(DATA.train.images[:8]).square().sum().backward()  # type: ignore[attr-defined]
+            optimizer.step()
+            pruner.step()
+        seen.append(pruner.masks)
+    assert seen[0] == seen[1]
+    assert seen[0].table.zeros > 0
 
 
 def test_the_best_epoch_is_one_after_the_last_pruning(tmp_path: Path) -> None:

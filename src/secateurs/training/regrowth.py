@@ -69,6 +69,8 @@ class GradientRegrowth:
 
     Then, of all its units that are not kept, the k with the largest |dL/dw| grow, from zero. So
     each layer keeps its sparsity s_l. A weight that is dropped and grown at once keeps its value.
+    Under a `Cubic` schedule the sparsity rises meanwhile, as in GraNet (Liu et al. 2021, arXiv
+    2106.10404).
 
     Call `Pruner.step` before ``zero_grad``, since it reads the gradients. If they are not finite (a
     step that a `GradScaler` skips), the masks change at the next step with finite ones.

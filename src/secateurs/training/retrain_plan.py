@@ -199,5 +199,7 @@ class RetrainPlan:
         if self.regrowth == "magnitude":
             return MagnitudeRegrowth(every=self._every, until=until)
         if self.regrowth == "gradient":
-            return GradientRegrowth(every=self._every, until=until)
+            # A network that is pruned gradually has learned something; at random that is lost.
+            start = "erk" if self.schedule == "one-shot" else "score"
+            return GradientRegrowth(every=self._every, until=until, start=start)
         return None
