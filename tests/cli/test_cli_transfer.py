@@ -46,6 +46,21 @@ def test_an_attack_that_cannot_reach_epsilon_is_said(run: Run) -> None:
     assert "3 steps of --alpha 16/255 change a pixel by at most 48/255, and the" in done.err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--recipe", "rapa", "--p-prune", "0.3"), "--p-prune has no effect: it belongs to dwp"),
+        (("--recipe", "plain", "--scope", "layer"), "--scope has no effect: it belongs to dwp"),
+        (("--rapa-p-bern", "0.3"), "it belongs to rapa; write --recipe dwp rapa to use it"),
+        (("--mup-p-prune", "0.3"), "it belongs to mup; write --recipe dwp mup to use it"),
+    ],
+)
+def test_an_option_of_a_recipe_that_was_not_asked_for_is_said(
+    run: Run, words: tuple[str, ...], said: str
+) -> None:
+    assert said in run(*QUICK, "--surrogates", NETS[0], *words).err  # and no network to score
+
+
 def test_what_is_said_and_written(run: Run) -> None:
     done = run(*QUICK, "--surrogates", *NETS[:2])
     assert done.code == 0, done

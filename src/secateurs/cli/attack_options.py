@@ -1,6 +1,7 @@
 """Turn the options of ``secateurs transfer`` into networks, images and a protocol."""
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from secateurs.attacks import parse_epsilon, parse_method
 from secateurs.cli.loading import check_parallel, default_folder
 from secateurs.cli.option_types import given
 from secateurs.cli.standard_output import Stdout, drawn
-from secateurs.cli.transfer_options import Attack, TransferImages
+from secateurs.cli.transfer_options import Attack, DwpPruning, Recipes, TransferImages
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.grouping import grey_levels
 from secateurs.results import TransferRow
@@ -191,6 +192,21 @@ def say_reach(steps: int, alpha: float, eps: float) -> None:
             f"{grey_levels(reach)}, and the noise changes it by --eps {grey_levels(eps)}: for an "
             "attack of that size take more --steps"
         )
+
+
+def warn_unused(recipes: Recipes, pruning: DwpPruning) -> None:
+    """Warn of options without effect: they belong to recipes that were not asked for."""
+    asked = recipes.recipe or ("dwp",)
+    options = dict.fromkeys(given(pruning), "dwp")
+    options |= {name: name.partition("_")[0] for name in given(recipes, "recipe")}
+    for name, recipe in options.items():
+        if recipe not in asked:
+            option = "--" + name.replace("_", "-")
+            words = " ".join((*asked, recipe))
+            warnings.warn(
+                f"{option} has no effect: it belongs to {recipe}; write --recipe {words} to use it",
+                stacklevel=2,
+            )
 
 
 def default_output(benchmark: Benchmark) -> Path:

@@ -18,6 +18,7 @@ from secateurs.cli.attack_options import (
     say_reach,
     set_threads,
     usual_protocol,
+    warn_unused,
 )
 from secateurs.cli.loading import check_loader_options, pick_device
 from secateurs.cli.option_types import given
@@ -58,6 +59,7 @@ def run_transfer(
     """
     protocol = usual_protocol(attack, running.batch_size, small=asked.small)
     say_reach(protocol.steps, protocol.alpha, protocol.eps)
+    warn_unused(recipes, pruning)
     variants = _variants(recipes, pruning, searching)
     check_seeds(attack.seeds)
     search = (

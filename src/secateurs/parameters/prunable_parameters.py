@@ -167,9 +167,11 @@ def _nothing_left(
             f"{nothing}: the weights of {listed(packed)} are quantised, and no parameters any "
             "more; prune the network before it is quantised"
         )
+    if not layers:
+        return InvalidArgumentError(f"nothing to {purpose}: the model has no parameters")
     return InvalidArgumentError(
         f"{nothing}: the layers that have "
-        f"parameters are {', '.join(kinds) or 'none'}; name others, such as by ",
+        f"parameters are {', '.join(kinds)}; name others, such as by ",
         Argument("layers", next(found, "all")),
         ", or with ",
         Argument("include"),
