@@ -253,6 +253,10 @@ CASES = [
         "transposed", lambda: nn.ConvTranspose2d(3, 2, 2), _of(1, 3, 3, 3), ("weight",),
         {"weight": 1},
     ),
+    Case(
+        "transposed-depthwise", lambda: nn.ConvTranspose2d(3, 6, 1, groups=3), _of(1, 3, 3, 3),
+        ("weight",), {"weight": 3},
+    ),
     Case("linear", lambda: nn.Linear(5, 4), _of(2, 5), ("weight",)),
     Case(
         "columns", _conv1d, _of(2, 4), ("0.weight", "2.weight"),

@@ -166,9 +166,8 @@ def test_integer_parameters_stay_out_of_all() -> None:
         ({"layers": nn.Sequential}, "layers: the model has no Sequential with weights"),
         (
             {"layers": "linear", "exclude": "*"},
-            r"nothing to prune with layers='linear', exclude='\*': the layers that have parameters "
-            r"are Conv1d, .*, MultiheadAttention, .*; name others, such as by layers='conv1d', or "
-            r"with include \(",
+            r"nothing to prune with layers='linear', exclude='\*': exclude drops all that competes "
+            r"\(linear.weight, .*\); narrow it",
         ),
     ],
 )
@@ -193,6 +192,15 @@ def test_a_type_whose_weights_have_other_names_says_how_to_name_them() -> None:
     with pytest.raises(InvalidArgumentError, match=words):
         find_targets(model, layers=["linear", Own])
     assert names(model, include=["*", Own]) == ["0.weight", "1.matrix"]
+
+
+@pytest.mark.parametrize("layers", [None, "linear", "conv2d"])
+def test_kinds_of_layers_that_are_proposed_pick_something(layers: str | None) -> None:
+    model = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 4, bias=False))
+    model[1].weight = model[0].weight
+    with pytest.raises(InvalidArgumentError, match=r"Embedding, Linear; .* by layers='all', or"):
+        names(model, layers=layers)
+    assert names(model, layers="all") == ["0.weight"]
 
 
 @pytest.mark.parametrize(

@@ -135,5 +135,7 @@ def _units_of_whole(target: Target, granularity: str) -> Units:
     if target.is_transposed:
         groups = cast(int, target.module.groups)
         view = (groups, shape[0] // groups, *shape[1:])
-        return Units(shape, view, (groups, 1, shape[1], *(1 for _ in shape[2:])))
+        unit = (groups, 1, shape[1], *(1 for _ in shape[2:]))
+        # Units of one element keep the weight's shape, as scores of elements do.
+        return Units(shape, shape, shape) if unit == view else Units(shape, view, unit)
     return Units(shape, shape, (shape[0], *(1 for _ in shape[1:])))

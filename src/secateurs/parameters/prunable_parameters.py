@@ -1,7 +1,7 @@
 """Finds the parameters that compete for pruning, and refuses those that cannot be pruned."""
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from torch import nn
 
@@ -155,23 +155,31 @@ def _nothing_left(
     """The error where nothing was chosen to prune or to count."""
     refuse_scripted(contents.model)
     layers = [module for _, module in contents.modules if module._parameters]
-    kinds = sorted({type(layer).__name__ for layer in layers})
-    others = [name for name in KINDS if name not in choice.kinds]
-    found = (name for name in others if any(isinstance(layer, KINDS[name]) for layer in layers))
     values = ((field.name, getattr(choice, field.name)) for field in fields(choice))
-    given = ", ".join(f"{option}={value!r}" for option, value in values if value is not None)
-    nothing = f"nothing to {purpose} with {given or 'the default layers'}"
+    given = [Argument(option, value) for option, value in values if value is not None]
+    between = [part for argument in given for part in (", ", argument)][1:]
+    nothing = (f"nothing to {purpose} with ", *(between or ["the default layers"]), ": ")
     packed = [name or "the model" for name, _ in quantised_layers(contents)]
     if packed and not layers:
         return InvalidArgumentError(
-            f"{nothing}: the weights of {listed(packed)} are quantised, and no parameters any "
-            "more; prune the network before it is quantised"
+            *nothing,
+            f"the weights of {listed(packed)} are quantised, and no parameters any more; prune the "
+            "network before it is quantised",
         )
     if not layers:
         return InvalidArgumentError(f"nothing to {purpose}: the model has no parameters")
+    dropped = picked(contents, replace(choice, exclude=None))
+    if dropped:
+        return InvalidArgumentError(
+            *nothing,
+            Argument("exclude"),
+            f" drops all that competes ({listed(one.name for one in dropped)}); narrow it",
+        )
+    kinds = sorted({type(layer).__name__ for layer in layers})
+    found = (kind for kind in KINDS if picked(contents, replace(choice, layers=kind)))
     return InvalidArgumentError(
-        f"{nothing}: the layers that have "
-        f"parameters are {', '.join(kinds)}; name others, such as by ",
+        *nothing,
+        f"the layers that have parameters are {', '.join(kinds)}; name others, such as by ",
         Argument("layers", next(found, "all")),
         ", or with ",
         Argument("include"),

@@ -121,12 +121,12 @@ class Candidates:
             if mask is None or mask.units != self.units[name]:
                 raise InvalidArgumentError(
                     f"out holds no mask for the units of {name}: give masks of an earlier draw "
-                    "from the same candidates, or leave out away"
+                    "from the same candidates, or call draw without out"
                 )
             if mask.keep.device != chosen.device or not same_order(mask.keep, chosen):
                 raise InvalidArgumentError(
                     f"out holds the mask of {name} on another device or in another memory layout "
-                    "than its candidates: leave out away"
+                    "than its candidates: call draw without out"
                 )
         return out
 
