@@ -77,6 +77,20 @@ def test_layers_are_measured_as_a_repair_leaves_them(run: Run) -> None:
     assert "another" in run(*asked, "--repair", "channels", "-o", "halves").complaint
 
 
+def test_an_image_that_is_there_twice_is_not_both_measured_and_repaired_from(run: Run) -> None:
+    Path("pictures").mkdir()
+    for number in range(8):
+        Image.new("L", (8, 8), 40 * (number % 5)).save(f"pictures/{number}.png")
+    asked = ("sensitivity", "--weights", "random", "-d", "pictures", "--unlabelled")
+    measured, repaired = "4 images of pictures (all)", "from 3 images of pictures"
+    options = ("--repair", "reconstruct", "--ratios", 0.5, "--include", "conv3*", "-o", "s")
+    words = " ".join(run(*asked, *options).out.split())
+    assert measured in words and repaired in words, words
+    for path in Path("pictures").iterdir():
+        Image.new("L", (8, 8)).save(path)
+    assert "are all the same" in run(*asked, *options, "--overwrite").complaint
+
+
 def test_a_budget_writes_its_network_and_its_evidence(run: Run) -> None:
     found = run("budget", "--max-drop", 3, "--limit", 300, "-o", "b", "--log-to", "tensorboard")
     assert found.code == 0 and "with 95% confidence below" in found.out, found

@@ -76,6 +76,21 @@ def test_images_that_are_scored_too_are_refused(tmp_path: Path, model: LoadedMod
         refuse_same_images(unlabelled.dataset, load_data(tmp_path / "scored", model=model).dataset)
 
 
+@pytest.mark.parametrize("name", ["other.bmp", "other.png"])
+def test_images_that_were_saved_again_are_the_same(
+    tmp_path: Path, model: LoadedModel, name: str
+) -> None:
+    scored = picture(tmp_path / "scored/1/image.png", 5)
+    again = tmp_path / "calibration" / name
+    again.parent.mkdir()
+    Image.open(scored).save(again, **({"compress_level": 0} if name == "other.png" else {}))
+    Image.new("L", (9, 8), 5).save(tmp_path / "calibration/wider.png")
+    assert again.read_bytes() != scored.read_bytes()
+    data = load_data(tmp_path / "scored", model=model).dataset
+    with pytest.raises(InvalidArgumentError, match=rf"{name} is scored, too \(as .*image\.png\)"):
+        refuse_same_images(load_unlabelled(again.parent, model=model).dataset, data)
+
+
 def test_pixels_of_named_sets_are_compared(tmp_path: Path, model: LoadedModel) -> None:
     test = load_data("digits", model=model)
     refuse_same_images(load_unlabelled("digits", model=model).dataset, test.dataset)
