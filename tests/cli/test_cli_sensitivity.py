@@ -111,7 +111,7 @@ def test_a_budget_writes_its_network_and_its_evidence(run: Run) -> None:
     assert again.err == "" and json.loads(again.out)["rows"] == [said]
     kept = json.loads(Path("b/command.json").read_text())["options"]
     assert "--log-to" in kept and not {"--json", "--quiet"} & {*kept}
-    assert "needs 492 images" in run("budget", "--limit", 300).complaint
+    assert "needs 595 images" in run("budget", "--limit", 300).complaint
     repair = ("budget", "-d", "pictures", "--repair", "batchnorm")
     assert "--calibration DIR" in run(*repair).complaint
 
