@@ -124,3 +124,4 @@ def test_runs_are_compared(run: Run) -> None:
     lines = run("compare", "magnitude", "random", "--json").out.splitlines()
     assert [json.loads(line)["paired"] for line in lines] == [True, True]
     assert json.loads(lines[0])["difference"] == 0
+    assert "--confidence must be" in run("compare", "magnitude", "--confidence", 95).complaint
