@@ -1,12 +1,15 @@
-"""Images that are in two data sets, known by their pixels."""
+"""Images that are in two data sets, known by their pixels or their files."""
 
 import hashlib
+import os
 from collections.abc import Container, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateurs._io.regular_files import open_regular
 from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.zoo.data import LoadedData
 from secateurs.zoo.decoding import open_image, to_mode
 from secateurs.zoo.images import ImageDataset
 
@@ -49,6 +52,23 @@ def same_images(calibration: ImageDataset, scored: ImageDataset) -> Iterator[tup
         image = _decoded(scored, index, sizes)
         for number in known.get(_digest(image), ()) if image is not None else ():
             yield number, index
+
+
+def same_files(one: LoadedData, other: LoadedData) -> str | None:
+    """What two data sets share, however it is spelt: a split as a whole, or else a file.
+
+    Returns:
+        Its name; None where they share nothing.
+    """
+    real = cache(os.path.realpath)
+    if (real(one.name), one.split) == (real(other.name), other.split):
+        return f"the split {one.split}"
+
+    def files(data: LoadedData) -> set[Path]:
+        paths = [each.source for each in data.dataset.items if isinstance(each.source, Path)]
+        return {Path(real(path.parent), path.name) for path in paths}
+
+    return next(map(str, sorted(files(one) & files(other))), None)
 
 
 def _decoded(
