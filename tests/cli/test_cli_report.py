@@ -67,6 +67,7 @@ def test_a_row_that_is_broken_in_the_middle(run: Run, folders: list[Path]) -> No
     file.write_text("".join([first[:50] + "\n", *rest]))
     said = run("report", folders[0])
     assert said.code == 1 and f"row 1 of {file} is broken" in said.complaint
+    assert said.complaint.endswith("; remove that line")
 
 
 @pytest.fixture

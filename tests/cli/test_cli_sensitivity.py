@@ -77,6 +77,20 @@ def test_layers_are_measured_as_a_repair_leaves_them(run: Run) -> None:
     assert "another" in run(*asked, "--repair", "channels", "-o", "halves").complaint
 
 
+def test_an_image_that_is_there_twice_is_not_both_measured_and_repaired_from(run: Run) -> None:
+    Path("pictures").mkdir()
+    for number in range(8):
+        Image.new("L", (8, 8), 40 * (number % 5)).save(f"pictures/{number}.png")
+    asked = ("sensitivity", "--weights", "random", "-d", "pictures", "--unlabelled")
+    measured, repaired = "4 images of pictures (all)", "from 3 images of pictures"
+    options = ("--repair", "reconstruct", "--ratios", 0.5, "--include", "conv3*", "-o", "s")
+    words = " ".join(run(*asked, *options).out.split())
+    assert measured in words and repaired in words, words
+    for path in Path("pictures").iterdir():
+        Image.new("L", (8, 8)).save(path)
+    assert "are all the same" in run(*asked, *options, "--overwrite").complaint
+
+
 def test_a_budget_writes_its_network_and_its_evidence(run: Run) -> None:
     found = run("budget", "--max-drop", 3, "--limit", 300, "-o", "b", "--log-to", "tensorboard")
     assert found.code == 0 and "with 95% confidence below" in found.out, found
@@ -97,7 +111,7 @@ def test_a_budget_writes_its_network_and_its_evidence(run: Run) -> None:
     assert again.err == "" and json.loads(again.out)["rows"] == [said]
     kept = json.loads(Path("b/command.json").read_text())["options"]
     assert "--log-to" in kept and not {"--json", "--quiet"} & {*kept}
-    assert "needs 492 images" in run("budget", "--limit", 300).complaint
+    assert "needs 595 images" in run("budget", "--limit", 300).complaint
     repair = ("budget", "-d", "pictures", "--repair", "batchnorm")
     assert "--calibration DIR" in run(*repair).complaint
 
@@ -110,3 +124,4 @@ def test_runs_are_compared(run: Run) -> None:
     lines = run("compare", "magnitude", "random", "--json").out.splitlines()
     assert [json.loads(line)["paired"] for line in lines] == [True, True]
     assert json.loads(lines[0])["difference"] == 0
+    assert "--confidence must be" in run("compare", "magnitude", "--confidence", 95).complaint

@@ -106,7 +106,7 @@ def test_the_folder_is_locked_until_the_rows_are_written(tmp_path: Path) -> None
 def test_too_few_images_are_refused_with_their_number() -> None:
     images = Images(60)
     with pytest.raises(
-        InvalidArgumentError, match=r"below 1 point, .* needs 492 images; or write max_drop=8\.0"
+        InvalidArgumentError, match=r"below 1 point, .* needs 595 images; or write max_drop=9\.9"
     ):
         budget(network(), loader(images), 1.0)
     assert images.reads == []

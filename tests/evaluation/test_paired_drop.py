@@ -11,6 +11,7 @@ from secateurs.evaluation.paired_drop import (
     drop_statistic,
     images_needed,
     least_images,
+    least_margin,
     upper_limit,
 )
 
@@ -51,8 +52,20 @@ def test_the_limit_is_below_the_margin_where_there_is_a_claim() -> None:
         assert limit > (lost - 3) / 400
 
 
+@pytest.mark.parametrize("margin", [0.01, 0.04, 0.3])
+@pytest.mark.parametrize("level", [0.05, 0.05 / 7])
+def test_the_least_images_are_those_that_claim_where_none_flips(
+    margin: float, level: float
+) -> None:
+    least = least_images(margin, level)
+    assert claims(0, 0, least, margin, level)
+    assert not claims(0, 0, least - 1, margin, level)
+    shown = least_margin(least, level)
+    assert shown <= margin and claims(0, 0, least, shown, level)
+    assert not claims(0, 0, least, shown - 0.001, level)
+
+
 def test_how_many_images_a_claim_needs() -> None:
-    assert (1 - 0.01) ** least_images(0.01, 0.05) <= 0.05 < (1 - 0.01) ** 298
     needed = images_needed(0.02, 0.015, 0.01, 0.05)
     assert needed is not None
     enough, few = round(1.1 * needed), round(0.9 * needed)

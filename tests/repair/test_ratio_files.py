@@ -47,6 +47,7 @@ def test_a_file_allocates(tmp_path: Path, name: str, text: str) -> None:
         ("a.csv", 20 * LONG, "as the ratios of layers: field larger than field limit"),
         ("a.json", '{"conv": 0.5, "conv": 0.6}', "conv"),
         ("a.json", "[0.5]", "as the ratios of layers"),
+        ("a.json", '{"a": 1,\n"b" 1}', "in line 2, column 5; mend it, or get it again"),
         ("a.csv", b"\xff,0.5", r"cannot read .*a\.csv as the ratios of layers: it is no text"),
         ("missing/a.csv", None, r"cannot read .*a\.csv as the ratios of layers: No such file"),
     ],

@@ -47,7 +47,7 @@ def test_ends_are_exact_at_none_and_all() -> None:
         ((5, 4), "between 0 and count=4"),
         ((-1, 4), "between 0 and count=4"),
         ((math.nan, 4), "between 0 and count=4"),
-        ((1, 4, 95), "such as 0.95"),
+        ((1, 4, 95), r"strictly between 0 and 1, got 95; write confidence=0\.95"),
     ],
 )
 def test_refuses_what_cannot_be(arguments: tuple[float, ...], words: str) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from secateurs import InvalidArgumentError
 from secateurs.zoo import LoadedData, LoadedModel, load_data, load_model, load_unlabelled
 from secateurs.zoo.images import Item
-from secateurs.zoo.same_images import refuse_same_images
+from secateurs.zoo.same_images import refuse_same_images, same_files
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,21 @@ def test_images_that_are_scored_too_are_refused(tmp_path: Path, model: LoadedMod
         refuse_same_images(unlabelled.dataset, load_data(tmp_path / "scored", model=model).dataset)
 
 
+@pytest.mark.parametrize("name", ["other.bmp", "other.png"])
+def test_images_that_were_saved_again_are_the_same(
+    tmp_path: Path, model: LoadedModel, name: str
+) -> None:
+    scored = picture(tmp_path / "scored/1/image.png", 5)
+    again = tmp_path / "calibration" / name
+    again.parent.mkdir()
+    Image.open(scored).save(again, **({"compress_level": 0} if name == "other.png" else {}))
+    Image.new("L", (9, 8), 5).save(tmp_path / "calibration/wider.png")
+    assert again.read_bytes() != scored.read_bytes()
+    data = load_data(tmp_path / "scored", model=model).dataset
+    with pytest.raises(InvalidArgumentError, match=rf"{name} is scored, too \(as .*image\.png\)"):
+        refuse_same_images(load_unlabelled(again.parent, model=model).dataset, data)
+
+
 def test_pixels_of_named_sets_are_compared(tmp_path: Path, model: LoadedModel) -> None:
     test = load_data("digits", model=model)
     refuse_same_images(load_unlabelled("digits", model=model).dataset, test.dataset)
@@ -94,3 +109,17 @@ def test_images_that_cannot_be_read_are_left_to_who_reads_them(
     other.items = [Item(tmp_path / "gone.png", 0), Item(([], 3), 0)]
     refuse_same_images(data, other)
     refuse_same_images(other, data)
+
+
+def test_files_that_two_data_sets_share_are_known_by_any_path(
+    tmp_path: Path, model: LoadedModel
+) -> None:
+    picture(tmp_path / "a/train/1/one.png", 1)
+    picture(tmp_path / "a/test/1/two.png", 2)
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
+    train = load_data(tmp_path / "a", model=model, split="train")
+    assert same_files(train, load_data(tmp_path / "a", model=model, split="test")) is None
+    again = load_data(tmp_path / "linked", model=model, split="train")
+    assert same_files(train, again) == "the split train"
+    found = same_files(train, load_data(tmp_path / "linked/train", model=model))
+    assert found is not None and found.endswith("a/train/1/one.png")

@@ -45,7 +45,8 @@ def parse(text: bytes | str, *, strict: bool = False) -> Any:
     except UnicodeDecodeError as error:
         raise BrokenJSONError(f"byte {error.start} is no UTF-8") from None
     except json.JSONDecodeError as error:
-        raise BrokenJSONError(f"it is not JSON: {error.msg} in column {error.colno}") from None
+        where = f"{f'line {error.lineno}, ' if error.lineno > 1 else ''}column {error.colno}"
+        raise BrokenJSONError(f"it is not JSON: {error.msg} in {where}") from None
     except (RecursionError, MemoryError):
         raise BrokenJSONError("it is nested too deeply") from None
     except ValueError as error:
@@ -78,7 +79,7 @@ def read_object_file(
     except (OSError, BrokenJSONError) as error:
         reason = getattr(error, "strerror", None) or error
         raise FailureError(
-            f"cannot read {printable(path)} {purpose}: {reason}; get it again"
+            f"cannot read {printable(path)} {purpose}: {reason}; mend it, or get it again"
         ) from error
 
 

@@ -12,7 +12,7 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.repair.repaired_values import calibration_tensor
 from secateurs.zoo import ImageDataset, LoadedData, LoadedModel, load_unlabelled
 from secateurs.zoo.images import halves
-from secateurs.zoo.same_images import refuse_same_images
+from secateurs.zoo.same_images import refuse_same_images, same_images
 
 
 def load_calibration(
@@ -56,6 +56,8 @@ def load_calibration(
 def divided(data: LoadedData, workers: int | None) -> tuple[LoadedData, Tensor]:
     """One half of the data; and the other half, as calibration images.
 
+    Those that the first half has, too, are left out of the second.
+
     Raises:
         InvalidArgumentError: there is only one image.
         FailureError: an image cannot be read.
@@ -65,16 +67,22 @@ def divided(data: LoadedData, workers: int | None) -> tuple[LoadedData, Tensor]:
         raise InvalidArgumentError(
             "one image cannot both repair and be measured: give more, or others to --calibration"
         )
-    parts = [
+    measured, calibration = (
         ImageDataset(
             [whole.items[index] for index in half],
             whole.preprocess,
             skip_corrupt=whole.skip_corrupt,
         )
         for half in halves([item.label for item in whole.items])
-    ]
-    measured, calibration = (replace(data, dataset=part, targets=None) for part in parts)
-    return measured, _tensor(calibration, workers)
+    )
+    twice = {number for number, _ in same_images(calibration, measured)}
+    calibration.items = [item for n, item in enumerate(calibration.items) if n not in twice]
+    if not calibration.items:
+        raise InvalidArgumentError(
+            f"the images of {data.name} are all the same: give others to --calibration"
+        )
+    others = replace(data, dataset=calibration, targets=None)
+    return replace(data, dataset=measured, targets=None), _tensor(others, workers)
 
 
 def _tensor(data: LoadedData, workers: int | None) -> Tensor:

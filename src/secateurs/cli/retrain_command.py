@@ -37,6 +37,7 @@ from secateurs.training.retrain_plan import RetrainPlan
 from secateurs.training.settings import TrainingSettings
 from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
 from secateurs.zoo.models import untrained_weights
+from secateurs.zoo.same_images import same_files
 from secateurs.zoo.weights_file import read_weights
 
 _DENSE_LR = {"lenet5": 0.02}
@@ -221,10 +222,10 @@ def _images(
             error, "; what is scored at the end are ", Argument("test_data"), " and ",
             Argument("test_split"),
         ) from error  # fmt: skip
-    if (test.name, test.split) == (train.name, train.split):
+    if shared := same_files(train, test):
         raise InvalidArgumentError(
-            f"--split {train.split} is trained on and would be scored, too: write --test-split or "
-            "--test-data with other images"
+            f"{shared} is trained on and would be scored, too: write --test-split or --test-data "
+            "with other images"
         )
     own, validation = _in_memory(train, device, workers).split(asked.validation)
     name = train.name if asked.test_data is None else f"{train.name};{test.name}"

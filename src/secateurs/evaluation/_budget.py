@@ -1,6 +1,5 @@
 """The sparsest network whose accuracy has dropped by less than a margin, with proof."""
 
-import math
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -34,7 +33,7 @@ from secateurs.evaluation.measured_model import (
     moved_to,
     used_calibration,
 )
-from secateurs.evaluation.paired_drop import least_images
+from secateurs.evaluation.paired_drop import least_images, least_margin
 from secateurs.evaluation.partial_results import Progress, as_json
 from secateurs.evaluation.runner import IMAGE_SAMPLES, open_run
 from secateurs.evaluation.sweep_rows import Provenance, columns_of, is_named, shared_columns
@@ -207,10 +206,10 @@ def _refuse_few(count: int | None, margin: float, level: float) -> None:
     least = least_images(margin, level)
     if count is None or count >= least:
         return
-    shown = 100 * -math.expm1(math.log(level) / max(count, 1))
+    shown = round(100 * least_margin(max(count, 1), level), 1)
     raise InvalidArgumentError(
         f"{counted(count, 'image')} cannot show a drop below {100 * margin:g} "
         f"point{'s' * (100 * margin != 1)}, even if none flips: that needs "
         f"{counted(least, 'image')}; or write ",
-        Argument("max_drop", math.ceil(10 * shown) / 10), ", or a lower ", Argument("confidence"),
+        Argument("max_drop", shown), ", or a lower ", Argument("confidence"),
     )  # fmt: skip

@@ -123,13 +123,28 @@ def images_needed(lost: float, won: float, margin: float, level: float) -> int |
 
 
 def least_images(margin: float, level: float) -> int:
-    """The images that a claim needs even where none flips: (1 - margin)^n is at most the level.
+    """The images that a claim needs even where none flips; of many, to a thousandth.
 
     Example:
-        >>> least_images(0.01, 0.05)
-        299
+        >>> least_images(0.01, 0.05), least_images(0.01, 0.05 / 7)
+        (299, 595)
     """
-    return math.ceil(math.log(level) / math.log1p(-margin))
+    # Fewer are too few both for the exact size, (1 - margin)^n, and for the normal quantile.
+    square = NormalDist().inv_cdf(1 - level) ** 2
+    exact, normal = math.log(level) / math.log1p(-margin), square * (1 - margin) / margin
+    count = math.ceil(max(exact, normal))
+    while not claims(0, 0, count, margin, level):
+        count += max(1, count // 1000)
+    return count
+
+
+def least_margin(count: int, level: float) -> float:
+    """The smallest margin, in thousandths, that so many images can show where none flips."""
+    square = NormalDist().inv_cdf(1 - level) ** 2
+    thousandths = math.ceil(1000 * max(1 - level ** (1 / count), square / (count + square)))
+    while not claims(0, 0, count, thousandths / 1000, level):
+        thousandths += 1
+    return thousandths / 1000
 
 
 def _statistic(lost: float, won: float, count: int, margin: float) -> float:

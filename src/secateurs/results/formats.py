@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from secateurs._io.json_objects import BrokenJSONError, parse_object
 from secateurs._io.regular_files import read_if_there, read_regular, reading
-from secateurs.errors import Argument, FailureError
+from secateurs.errors import FailureError
 from secateurs.results.record import Record
 
 R = TypeVar("R", bound=Record)
@@ -40,9 +40,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         except BrokenJSONError as error:
             if number < len(lines) or content.endswith(b"\n"):
                 raise FailureError(
-                    f"row {number} of {path} is broken ({error}); remove that line, or use "
-                    "another ",
-                    Argument("output"),
+                    f"row {number} of {path} is broken ({error}); remove that line"
                 ) from None
     return rows
 

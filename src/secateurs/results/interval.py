@@ -3,7 +3,7 @@
 import math
 from statistics import NormalDist
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 
 
 def wilson_interval(correct: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -44,7 +44,9 @@ def wilson_interval(correct: float, count: float, confidence: float = 0.95) -> t
         raise InvalidArgumentError(f"correct is {correct}; it must lie between 0 and count={count}")
     if not 0 < confidence < 1:
         raise InvalidArgumentError(
-            f"confidence is {confidence}; it must lie between 0 and 1, such as 0.95"
+            Argument("confidence"),
+            f" must be strictly between 0 and 1, got {confidence:g}; write ",
+            Argument("confidence", 0.95),
         )
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     p = correct / count

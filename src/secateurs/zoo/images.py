@@ -188,16 +188,12 @@ def halves(labels: Sequence[int]) -> tuple[list[int], list[int]]:
     return first, [index for index in range(len(labels)) if index not in taken]
 
 
-def decoded(source: Path | tuple[Any, int], mode: str) -> "Image.Image":
-    """The image of an `Item`, before any preprocessing."""
-    if isinstance(source, Path):
-        return read_image(source, mode)
-    images, index = source
-    return to_mode(images[index][0], mode)
-
-
 def _open(source: Path | tuple[Any, int], preprocess: Preprocess) -> "Image.Image":
-    image = decoded(source, preprocess.image_mode)
+    if isinstance(source, Path):
+        image = read_image(source, preprocess.image_mode)
+    else:
+        images, index = source
+        image = to_mode(images[index][0], preprocess.image_mode)
     if preprocess.crop_mode == "center":  # the other modes limit the longer side
         check_shape(image, preprocess.img_size / preprocess.crop_pct)
     return image
