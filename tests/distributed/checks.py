@@ -126,9 +126,9 @@ def every_score_gives_the_masks_of_one_process(rank: int, ranks: int, folder: Pa
                 network(feed).square().sum().backward()
             for part, other in zip(model.parameters(), reference.parameters(), strict=True):
                 other.grad = gathered(part.grad)  # the same to the last bit
-            scores = ["random", scaled, "gradient", "taylor"]
+            scores = ["random", "lamp", scaled, "gradient", "taylor"]
         else:
-            scores = ["random", scaled]
+            scores = ["random", "lamp", scaled]
         for score in scores:
             options = {"score": score, "granularity": "kernel", "seed": 5}
             sc.global_prune(model, 0.5, **options)
