@@ -161,16 +161,20 @@ def taylor(target: "Target") -> "Tensor":
 def lamp(target: "Target") -> "Tensor":
     """w^2 / (the sum of w^2 over the layer's weights that are no smaller), itself included.
 
-    Ranked globally, it gives each layer its own ratio (Lee et al. 2021, equation 4).
+    Ranked globally, it gives each layer its own ratio (Lee et al. 2021, equation 4). Of a model
+    that is divided over ranks, each layer is gathered in turn.
     """
-    squares = target.weight.double().flatten().square()
+    from secateurs.distributed.dtensor import full_of
+
+    weight = full_of(target.weight)
+    squares = weight.double().flatten().square()
     order = squares.argsort(stable=True)
     ascending = squares[order]
     # The sum over the weights that are no smaller is zero only where all weights of the layer are.
     left = ascending.flip(0).cumsum(0).flip(0)
     scores = squares.new_zeros(squares.shape)
     scores[order] = ascending / left.clamp(min=5e-324)
-    return scores.view(target.weight.shape)
+    return scores.view(weight.shape)
 
 
 @register(needs_inputs=True)

@@ -34,6 +34,7 @@ from secateurs.originals.restore_weights import (
     compare_all_values,
     copy_bits,
     copy_original,
+    find_released,
     release_weights,
     restore_weights,
 )
@@ -59,7 +60,7 @@ def put_masks(
         else:
             check_releasable(contents.modules)
             prune_gradients(contents, masks)
-            release_weights(contents.modules, contents.group)
+            release_weights(find_released(contents.modules, contents.group))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import math
 import os
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from torch.distributed.tensor import Shard
 from torch.nn.parallel import DistributedDataParallel
 
 import secateurs as sc
+from secateurs._tensors.multiply import Product, multiply
+from secateurs.masks import apply
 
 GRANULARITIES = (("weight", "global"), ("kernel", "global"), ("filter", "layer"))
 FEW = ("fsdp", "columns", "tensor parallel", "twice the rows", "hybrid fsdp")
@@ -123,9 +126,9 @@ def every_score_gives_the_masks_of_one_process(rank: int, ranks: int, folder: Pa
                 network(feed).square().sum().backward()
             for part, other in zip(model.parameters(), reference.parameters(), strict=True):
                 other.grad = gathered(part.grad)  # the same to the last bit
-            scores = ["random", scaled, "gradient", "taylor"]
+            scores = ["random", "lamp", scaled, "gradient", "taylor"]
         else:
-            scores = ["random", scaled]
+            scores = ["random", "lamp", scaled]
         for score in scores:
             options = {"score": score, "granularity": "kernel", "seed": 5}
             sc.global_prune(model, 0.5, **options)
@@ -214,6 +217,33 @@ def what_one_rank_learned_all_ranks_prune(rank: int, ranks: int, folder: Path) -
             kept = gathered(model.get_submodule(name[:1]).weight_orig)
             assert torch.equal(kept, before[name]), name
         sc.make_permanent(model)
+
+
+def an_interrupt_while_shards_are_written_loses_no_training(
+    rank: int, ranks: int, folder: Path
+) -> None:
+    def interrupted(products: list[Product]) -> None:
+        multiply(products[:1])
+        raise KeyboardInterrupt
+
+    for name, (divided, single) in ways(ranks, FEW).items():
+        model, reference = divided(), single()
+        for network in (model, reference):
+            sc.global_prune(network, 0.5)
+            with torch.no_grad():
+                network[0].weight.div_(2).add_(0.01)
+        trained = reference[0].weight.detach().clone()
+        others = sc.select(model, 0.8, exclude="2").draw()
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(apply, "multiply", interrupted)
+            sc.apply_masks(model, others)
+        assert_equal(model, reference, name)
+        with warnings.catch_warnings(action="error"):
+            sc.restore(model)
+        reference = single()
+        with torch.no_grad():
+            reference[0].weight.copy_(trained)
+        assert_equal(model, reference, f"{name} restored")
 
 
 def gradients_are_pruned_under_fsdp(rank: int, ranks: int, folder: Path) -> None:

@@ -21,6 +21,7 @@ CHECKS = [
     checks.masks_are_saved_whole_and_loaded_in_parts,
     checks.a_pruned_model_trains_on,
     checks.what_one_rank_learned_all_ranks_prune,
+    checks.an_interrupt_while_shards_are_written_loses_no_training,
     checks.gradients_are_pruned_under_fsdp,
     checks.gradients_are_pruned_under_tensor_parallelism,
     checks.what_needs_a_whole_model_says_so,

@@ -33,6 +33,8 @@ from secateurs import (
 )
 from secateurs._tensors.multiply import Product, multiply
 from secateurs.masks import apply
+from secateurs.originals import restore_weights
+from secateurs.originals.restore_weights import copy_bits
 
 
 def half_of(case: Case, model: nn.Module, granularity: str = "weight") -> Masks:
@@ -270,16 +272,18 @@ def test_originals_saved_in_inference_mode_take_part_in_autograd() -> None:
     assert torch.equal(model.weight.grad, model.weight_orig)
 
 
-@pytest.mark.parametrize("repaired", [False, True])
+@pytest.mark.parametrize("include", [None, "0"])
+@pytest.mark.parametrize("prior", ["dense", "pruned", "repaired"])
 def test_an_interrupt_while_weights_are_written_loses_nothing(
-    repaired: bool, monkeypatch: pytest.MonkeyPatch
+    prior: str, include: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
-    before = snapshot(model)
-    global_prune(model, 0.2)
-    if repaired:
+    dense = snapshot(model)
+    if prior != "dense":
+        global_prune(model, 0.2)
+    if prior == "repaired":
         sc.repair(model, torch.rand(16, 8), ["reconstruct"])
-    pruned = snapshot(model)
+    before = snapshot(model)
 
     def interrupted(products: list[Product]) -> None:
         multiply(products[:1])
@@ -287,8 +291,31 @@ def test_an_interrupt_while_weights_are_written_loses_nothing(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(apply, "multiply", interrupted)
-        global_prune(model, 0.9)
-    assert_same(snapshot(model), before if repaired else pruned)
+        global_prune(model, 0.9, include=include)
+    assert_same(snapshot(model), before)
     with warnings.catch_warnings(action="error"):  # nothing was trained
         assert select(model, 0.5) == select(restore(copy.deepcopy(model)), 0.5)
-        assert_same(snapshot(restore(model)), before)
+        assert_same(snapshot(restore(copy.deepcopy(model))), dense)
+        if prior == "dense":  # what is trained from now on stays
+            nn.init.ones_(model[0].weight)
+            assert restore(model)[0].weight.eq(1).all()
+
+
+def test_an_interrupt_while_weights_are_released_releases_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8))
+    dense = snapshot(model)
+    global_prune(model, 0.5)
+
+    def interrupted(parameter: torch.Tensor, values: torch.Tensor) -> None:
+        patch.undo()
+        copy_bits(parameter, values)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(restore_weights, "copy_bits", interrupted)
+        global_prune(model, 0.5, include="0")
+    assert model[0].weight.eq(0).sum() == 32
+    assert [hasattr(layer, "weight_orig") for layer in model] == [True, False, False]
+    assert_same(snapshot(restore(model)), dense)

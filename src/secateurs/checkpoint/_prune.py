@@ -207,10 +207,11 @@ def prune_checkpoint(
     same, such as metadata and the tensors that do not compete.
 
     A file holds no data, so ``score`` is a criterion that needs none: ``"magnitude"``,
-    ``"random"``, or one of yours in `secateurs.criteria.CRITERIA`. For one of yours, memory holds a
-    whole tensor at a time. The tensors that compete are chosen by their names and shapes, so
-    ``layers`` takes fewer names and no types: see `secateurs.checkpoint.choice.choose`. A file does
-    not say which convolutions are transposed, so outputs are always along the first dimension.
+    ``"random"``, ``"lamp"``, or one of yours in `secateurs.criteria.CRITERIA`. For ``"lamp"`` and
+    yours, memory holds a whole tensor at a time. The tensors that compete are chosen by their names
+    and shapes, so ``layers`` takes fewer names and no types: see
+    `secateurs.checkpoint.choice.choose`. A file does not say which convolutions are transposed, so
+    outputs are always along the first dimension.
 
     Args:
         source: a ``.safetensors`` file, a file of ``torch.save`` (``.pt``, ``.pth``, ``.bin``,

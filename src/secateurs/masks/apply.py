@@ -20,12 +20,18 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.masks.mask import Mask, Masks, check_masks
 from secateurs.originals.module_state import (
     ORIGINAL_SUFFIX,
+    forget_original,
     keep_original,
     keeps_original,
     original_of,
 )
 from secateurs.originals.original import Original, valid_of
-from secateurs.originals.restore_weights import check_releasable, copy_bits, release_weights
+from secateurs.originals.restore_weights import (
+    check_releasable,
+    copy_bits,
+    find_released,
+    release_weights,
+)
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.refusals import why_not
 from secateurs.parameters.shared_memory import refuse_overlaps
@@ -120,9 +126,9 @@ def prune_weights(
         stay: ids of Parameters without a mask that stay pruned if they are.
     """
     again = {id(target.parameter) for target, _ in pairs}
-    release_weights(contents.modules, contents.group, keep=again.union(stay))
-    # All originals are saved before the first write: two parameters may share memory.
-    _write([(target, mask, _save(target)) for target, mask in pairs])
+    released = find_released(contents.modules, contents.group, keep=again.union(stay))
+    _write(pairs)
+    release_weights(released)  # last: if writing is interrupted, these stay pruned as well
 
 
 def _save(target: Target) -> list[Original]:
@@ -143,7 +149,7 @@ def _save(target: Target) -> list[Original]:
 
 
 def _values_to_prune(target: Target, original: Original | None) -> torch.Tensor:
-    """The original values, or the current ones if `release_weights` found them trained."""
+    """The original values, or the current ones if `find_released` found them trained."""
     parameter = target.parameter
     if original is None or original.was_trained or _shares_memory(target, original):
         return parameter.detach().clone()
@@ -195,35 +201,44 @@ def _overlaps(tensor: torch.Tensor) -> bool:
     return False
 
 
-def _write(rows: list[tuple[Target, Mask, list[Original]]]) -> None:
-    kept = [local_mask(mask, target) for target, mask, _ in rows]
-    # What was repaired becomes dense: its bias and statistics are no longer repaired.
-    before = [None if o[0].repaired is not None else o[0].mask for _, _, o in rows]
+def _write(pairs: list[tuple[Target, Mask]]) -> None:
+    rows: list[tuple[Target, torch.Tensor, list[Original]]] = []
+    before: list[tuple[Target, list[Original], torch.Tensor | None, torch.Tensor | None]] = []
     try:
-        multiply(
-            [
-                Product(local_of(originals[0].values), keep, target.local)
-                for (target, _, originals), keep in zip(rows, kept, strict=True)
-            ]
-        )
-        for (target, _, originals), keep in zip(rows, kept, strict=True):
+        # All originals are saved before the first write: two parameters may share memory.
+        for target, mask in pairs:
+            originals = _save(target)
+            before.append((target, originals, originals[0].repaired, originals[0].mask))
+            rows.append((target, local_mask(mask, target), originals))
+        multiply([Product(local_of(o[0].values), keep, target.local) for target, keep, o in rows])
+        for target, keep, originals in rows:
             _note_written(target.parameter, originals, keep)
     except BaseException:  # as Ctrl-C: what is half written would be taken for trained
-        for (target, _, originals), earlier in zip(rows, before, strict=True):
-            _write_back(target, originals, earlier)
+        for row in before:
+            _write_back(*row)
         raise
     finally:
         torch.clear_autocast_cache()  # inside autocast, layers would go on with the old values
 
 
-def _write_back(target: Target, originals: list[Original], keep: torch.Tensor | None) -> None:
-    """Write the original values, pruned by an earlier mask if there is one."""
-    copy_bits(target.parameter, originals[0].values)
-    if keep is not None:
+def _write_back(
+    target: Target,
+    originals: list[Original],
+    repaired: torch.Tensor | None,
+    keep: torch.Tensor | None,
+) -> None:
+    """Write what the weight held before: its original values pruned by a mask, or repaired."""
+    copy_bits(target.parameter, originals[0].values if repaired is None else repaired)
+    if repaired is None and keep is not None:
         with torch.inference_mode(target.parameter.is_inference()):  # as in `copy_bits`
             bits = as_integers(target.local)
             bits.masked_fill_(keep.to(bits.device).logical_not(), 0)
     _note_written(target.parameter, originals, keep)
+    for original in originals if repaired is not None else ():
+        original.note_repaired()
+    if repaired is None and keep is None:  # `restore` would take back what is trained from now on
+        for place in target.places:
+            forget_original(*place)
 
 
 def _note_written(

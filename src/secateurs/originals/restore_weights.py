@@ -1,6 +1,6 @@
 """Puts original values back into pruned weights, bit for bit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import nn
@@ -36,37 +36,56 @@ def check_releasable(modules: NamedModules) -> None:
         )
 
 
-def release_weights(
-    modules: NamedModules, group: ProcessGroup, keep: set[int] | None = None
-) -> None:
-    """End the pruning of weights: put their original values back, bit for bit.
+def find_released(
+    modules: NamedModules, group: ProcessGroup, keep: Collection[int] = ()
+) -> list[tuple[nn.Module, str, Original]]:
+    """Find the weights whose pruning ends, and note which of all pruned weights were trained.
 
-    Weights that were trained since keep their values. All ranks of a sharded model must call this
-    together.
+    The originals of Parameters that were replaced since are dropped. All ranks of a sharded model
+    must call this together.
 
     Args:
         modules: all of the model's.
         group: the ranks that hold the model.
-        keep: ids of the Parameters that are about to be pruned again: they stay as they are, and it
-            is noted whether they were trained.
+        keep: ids of the Parameters that are about to be pruned again, and stay as they are.
+
+    Returns:
+        For `release_weights`: the others, each with its module and its name there.
     """
-    found = list(originals_of(modules))
-    if not found:
-        return
-    current = [o for _, module, attribute, o in found if _is_current(module, attribute, o)]
-    keep = keep or set()
-    again = [o for o in current if id(o.parameter) in keep]
-    others = [o for o in current if id(o.parameter) not in keep]
-    update_trained(again, group, wait=group.is_distributed)
-    trained = dict(zip(map(id, others), update_trained(others, group), strict=True))
-    if len(again) == len(found):
-        return
-    for _, module, attribute, original in found:
-        if not trained.get(id(original), True):
-            # Copied before they are dropped: Ctrl-C in between must not lose the originals.
-            copy_bits(original.parameter, original.values)
-        if id(original) in trained or not _is_current(module, attribute, original):
+    again: list[Original] = []
+    released: list[tuple[nn.Module, str, Original]] = []
+    for _, module, attribute, original in originals_of(modules):
+        if not _is_current(module, attribute, original):
             forget_original(module, attribute)
+        elif id(original.parameter) in keep:
+            again.append(original)
+        else:
+            released.append((module, attribute, original))
+    update_trained(again, group, wait=group.is_distributed)
+    update_trained([original for _, _, original in released], group)
+    return released
+
+
+def release_weights(released: list[tuple[nn.Module, str, Original]]) -> None:
+    """End the pruning of weights: put their original values back, bit for bit.
+
+    Weights that were trained since keep their values.
+
+    Args:
+        released: from `find_released`.
+    """
+    try:
+        _release(released)
+    except BaseException:  # as Ctrl-C, which would leave some of them pruned
+        _release(released)
+        raise
+
+
+def _release(released: list[tuple[nn.Module, str, Original]]) -> None:
+    for module, attribute, original in released:
+        if not original.was_trained:
+            copy_bits(original.parameter, original.values)
+        forget_original(module, attribute)
 
 
 def compare_all_values(modules: NamedModules, group: ProcessGroup | None = None) -> None:
