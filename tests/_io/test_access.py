@@ -10,6 +10,7 @@ import pytest
 from secateurs._io import file_access
 from secateurs._io.durable import replace_files
 from secateurs._io.file_access import create, keep_access, make_folder
+from secateurs.errors import FailureError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX modes")
 
@@ -112,3 +113,12 @@ def test_results_keep_their_modes(tmp_path: Path) -> None:
     os.umask(before)
     assert (mode(private), mode(fresh)) == (0o600, 0o644)
     assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"new"}
+
+
+def test_a_read_only_file_is_not_replaced(tmp_path: Path) -> None:
+    other, protected = tmp_path / "a.csv", tmp_path / "b.csv"
+    made(protected, 0o444)
+    with pytest.raises(FailureError, match=r"b\.csv is read-only, and would be replaced: choose"):
+        replace_files({other: b"new", protected: b"new"})
+    assert [path.name for path in tmp_path.iterdir()] == ["b.csv"]
+    assert protected.read_bytes() == b"old"

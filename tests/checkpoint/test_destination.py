@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from stored_folders import INDEX, loaded, pruned_net, shards
+from stored_folders import INDEX, contents, loaded, pruned_net, shards
 from stored_models import Net, assert_same, to_file
 
 from secateurs.checkpoint import decompress_checkpoint, prune_checkpoint
+from secateurs.errors import FailureError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX modes")
 
@@ -51,7 +52,7 @@ def watching(folder: Path, seen: set[int]) -> Callable[[int], None]:
     return advance
 
 
-@pytest.mark.parametrize("bits", [0o600, 0o640, 0o755, 0o664, 0o444])
+@pytest.mark.parametrize("bits", [0o600, 0o640, 0o755, 0o664])
 def test_a_file_in_place_keeps_its_mode(tmp_path: Path, bits: int) -> None:
     source, seen = net(tmp_path / "in.safetensors", bits), set[int]()
     prune_checkpoint(source, source, 0.5, advance=watching(tmp_path, seen))
@@ -126,3 +127,16 @@ def test_a_folder_that_is_a_link_stays_one(tmp_path: Path) -> None:
     prune_checkpoint(tmp_path / "link", tmp_path / "link", 0.5)
     assert (tmp_path / "link").is_symlink()
     assert_same(loaded(tmp_path / "store"), pruned_net())
+
+
+def test_a_read_only_checkpoint_is_not_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "several"
+    shards(folder)
+    (tmp_path / "one").mkdir()
+    file = net(tmp_path / "one" / "model.safetensors")
+    for protected, path in ((file, file), (folder / INDEX, folder)):
+        protected.chmod(0o444)
+        before = contents(protected.parent)
+        with pytest.raises(FailureError, match=f"{protected.name} is read-only"):
+            prune_checkpoint(path, path, 0.5)
+        assert contents(protected.parent) == before

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from secateurs._io.file_access import create, keep_access
+from secateurs._io.file_access import create, keep_access, refuse_protected
 from secateurs.errors import Argument, FailureError
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -25,8 +25,10 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
     left for these files are removed.
 
     Raises:
-        FailureError: The disk is full, or the folder cannot be written; nothing has changed.
+        FailureError: The disk is full, or the folder cannot be written, or a file is read-only;
+            nothing has changed.
     """
+    refuse_protected(contents)
     staged: dict[Path, Path] = {}
     path = Path()
     for folder in {path.parent for path in contents}:

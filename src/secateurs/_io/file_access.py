@@ -3,10 +3,33 @@
 import contextlib
 import os
 import stat
+from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
 
+from secateurs.errors import Argument, FailureError
+
 _BITS = 0o777
+
+
+def refuse_protected(paths: Iterable[Path]) -> None:
+    """Refuse to replace files that nobody may write, which a rename would do all the same.
+
+    Where a name is a link, or one of several hard links, the file stays under its other name.
+
+    Raises:
+        FailureError: there is one.
+    """
+    for path in paths:
+        if path.is_symlink() or not path.is_file():
+            continue
+        found = path.stat()
+        if found.st_nlink == 1 and not found.st_mode & 0o222:
+            raise FailureError(
+                f"{path} is read-only, and would be replaced: choose another ",
+                Argument("output"),
+                f", or allow it with chmod u+w {path}",
+            )
 
 
 def create(path: Path, like: os.stat_result | None, old: os.stat_result | None) -> FileIO:

@@ -10,6 +10,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from secateurs._io.file_access import refuse_protected
 from secateurs._io.regular_files import reading
 from secateurs._io.text import listed, quoted
 from secateurs.checkpoint.contents import StoredFile
@@ -121,8 +122,15 @@ def find_destination(
     Raises:
         InvalidArgumentError: the output is of another kind than the source, or cannot hold one of
             its tensors, or a folder that holds another checkpoint.
-        FailureError: what compresses is not installed.
+        FailureError: what compresses is not installed, or a file to be replaced is read-only.
     """
+    found = _find(source, output, compress)
+    names = {*found.names, *found.replaced, *([found.index] if found.index else [])}
+    refuse_protected(found.folder / name for name in sorted(map(str, names)))
+    return found
+
+
+def _find(source: StoredCheckpoint, output: Path, compress: bool) -> Destination:
     if compress:
         require("zstandard", "a .safetensors.zst file")
     for file in source.files if compress or suffix_of(output) == ".safetensors" else ():
