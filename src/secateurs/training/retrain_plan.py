@@ -199,7 +199,7 @@ class RetrainPlan:
         if self.regrowth == "magnitude":
             return MagnitudeRegrowth(every=self._every, until=until)
         if self.regrowth == "gradient":
-            # A network that is pruned gradually has learned something; at random that is lost.
+            # At random at once is how RigL starts; of a trained network the smallest weights go.
             start = "erk" if self.schedule == "one-shot" else "score"
             return GradientRegrowth(every=self._every, until=until, start=start)
         return None
