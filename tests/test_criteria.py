@@ -359,13 +359,17 @@ def test_the_command_line_knows_a_criterion_from_outside(
     with pytest.raises(SystemExit, match=r"^2$"):
         main([*words, "--p-prune", "0.5", "--score", "invers"])
     said = capsys.readouterr().err
-    assert "obs, random, inverse; got 'invers'; did you mean inverse?" in said
+    assert "one of magnitude, lamp, random, inverse; got 'invers'; did you mean inverse?" in said
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"scor": "random"}, r"^prune_checkpoint has no argument scor; .*; did you mean score"),
+        (
+            {"score": "magnitud"},
+            "score must be one of magnitude, lamp, random; got 'magnitud'; did",
+        ),
         ({"score": "taylor"}, "one of magnitude, lamp, random; got 'taylor', which needs data"),
         ({"score": "wanda"}, "score must be one of .*; got 'wanda', which needs data$"),
     ],

@@ -1,5 +1,6 @@
 """Each row is what pruning that layer for real gives, and an interrupted run goes on."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_repairs_of_an_interrupted_run_are_not_made_again(tmp_path: Path) -> Non
 @pytest.mark.parametrize("options", [{}, {"overwrite": True}])
 def test_no_repair_of_an_interrupted_run_is_left(tmp_path: Path, options: dict[str, Any]) -> None:
     given: dict[str, Any] = {**QUICK, "repair": "channels", "output": tmp_path}
-    given["calibration"] = Images().pixels[:8]
+    given["calibration"] = -Images().pixels[:8]
     sensitivity(network(), loader(), **given)
     left = tmp_path / "repaired-0123456789abcdef.safetensors"
     left.write_bytes(b"of a run that was killed after its rows were written")
@@ -142,6 +143,33 @@ def test_scores_that_read_inputs_get_those_of_the_calibration_images() -> None:
 def test_calibration_images_that_nothing_uses_are_refused(measure: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=r"^calibration belongs to a repair"):
         measure(network(), loader(), calibration=Images().pixels)
+
+
+@pytest.mark.parametrize(
+    ("measure", "count"),
+    [
+        (partial(sensitivity, ratios=0.5), 46),
+        (partial(sweep, p_prune=[0, 0.5]), 46),
+        (partial(budget, max_drop=20), 640),
+    ],
+)
+@pytest.mark.parametrize("use", [{"repair": "batchnorm"}, {"score": "wanda"}])
+def test_calibration_images_that_are_scored_are_refused(
+    measure: Any, count: int, use: dict[str, Any]
+) -> None:
+    images = Images(count)
+    others, given = -images.pixels[:8], use | {"progress": False}
+    measure(network(), loader(images), calibration=others, **given)
+    others[5] = images.pixels[-3]
+    with pytest.raises(
+        InvalidArgumentError, match=r"^the calibration image with index 5 is scored"
+    ):
+        measure(network(), loader(images), calibration=others, **given)
+
+
+def test_without_labels_the_images_that_are_measured_may_be_those_of_the_score() -> None:
+    options = {"score": "wanda", "labels": False} | QUICK
+    assert sensitivity(network(), loader(), calibration=Images().pixels, **options)
 
 
 @pytest.mark.parametrize("ratios", [0.5, torch.tensor(0.5), torch.tensor([0.5, 0.0])])

@@ -24,7 +24,12 @@ from secateurs.checkpoint.file_scores import (
     magnitude_dtype,
 )
 from secateurs.checkpoint.pickled import check_pickled
-from secateurs.checkpoint.pruning_plan import PruningPlan, coverage_of_plan, plan_pruning
+from secateurs.checkpoint.pruning_plan import (
+    PruningPlan,
+    coverage_of_plan,
+    plan_pruning,
+    selection_of_file,
+)
 from secateurs.checkpoint.rewrite import Written, write_file
 from secateurs.masks.bernoulli import Coins
 from secateurs.parameters.coverage import warn_if_low
@@ -251,7 +256,7 @@ def prune_checkpoint(
         tensor([[0., 0.],
                 [3., 4.]])
     """
-    SelectionOptions.read(prune_checkpoint, options)  # so that an error names this function
+    selection_of_file(prune_checkpoint, options)  # so that an error names this function
     plan = plan_pruning(source, p_prune, p_bern, key=key, ratios=ratios, **options)
     # An output that does not fit is refused before the first pass.
     find_destination(plan.source, check_path("output", output), compress=compress)

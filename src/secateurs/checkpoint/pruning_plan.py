@@ -1,6 +1,6 @@
 """Choose the tensors that compete, from headers and arguments alone, and count the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
@@ -104,7 +104,7 @@ def plan_pruning(
         InvalidArgumentError: an argument is wrong or does not fit the file.
         FailureError: a file is damaged or missing.
     """
-    given = SelectionOptions.read(plan_pruning, options)
+    given = selection_of_file(plan_pruning, options)
     if ratios is None:
         p_prune = given.ratio(p_prune)
     elif p_prune is not None or given.scope != "global":
@@ -127,9 +127,24 @@ def plan_pruning(
     return PruningPlan(found, weights, p_prune or 0.0, p_bern, given, notes, ratios)
 
 
+def selection_of_file(
+    function: Callable[..., object], options: SelectionKeywords
+) -> SelectionOptions:
+    """The options of a selection among stored weights, which come without data to score them by.
+
+    Args:
+        function: the function that was called, for the error.
+        options: its keyword arguments.
+
+    Raises:
+        InvalidArgumentError: one is unknown or wrong, or the score needs data.
+    """
+    check_data_free(options.get("score", "magnitude"))
+    return SelectionOptions.read(function, options)
+
+
 def _check_randomness(given: SelectionOptions, p_bern: float) -> None:
-    """Refuse a score that needs data, and random numbers without a seed."""
-    check_data_free(given.score)
+    """Refuse random numbers without a seed."""
     random = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
     random = Argument("score", given.score) if given.criterion.is_random else random
     make_generator(None, given.seed, needed_for=random)

@@ -90,7 +90,7 @@ def budget(
         repair: steps of `secateurs.repair` after each pruning, such as
             ``["batchnorm", "reconstruct"]``.
         calibration: images without labels, for ``repair`` and for scores that need inputs; none of
-            them should be in ``loader``.
+            them may be in ``loader``.
         provenance: names for the rows, which also identify a run in ``output``.
         device: where to run; the model is moved there. Default the device of the model.
         amp: whether to run under autocast.

@@ -106,7 +106,7 @@ def sensitivity(
         repair: the steps of `secateurs.repair` that work layer by layer: ``"batchnorm"``,
             ``"channels"``, ``"reconstruct"``, ``"sparsegpt"``.
         calibration: images without labels, as for `secateurs.repair`, for ``repair`` and for scores
-            that need inputs; none of them should be in ``loader``.
+            that need inputs; none of them may be in ``loader``, unless ``labels=False``.
         provenance: names for the rows.
         device: where to run; the model is moved there. Default the device of the model.
         amp: whether to run under autocast.
@@ -179,6 +179,7 @@ def sensitivity(
             results=results, ranks=Ranks(), before=before, save_every=save_every, show=progress,
             title="Pruning each layer",
             beside_dense=True if labels else "labels",
+            calibration=images if labels else None,
         )  # fmt: skip
         rows = [_row(each, networks, columns, counts) for each in networks.pruned]
         if results is not None:

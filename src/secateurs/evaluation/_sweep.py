@@ -71,7 +71,8 @@ def sweep(
     memory for weights is two copies and a mask, whatever the number of ratios, and one byte a unit
     for each combination of granularity, scope and score. A model that is pruned already is measured
     from its original weights; where it was trained since, from the weights as they are. Afterwards
-    the model is as it was before, its pruning included.
+    the model is as it was before, its pruning included. Threads that sweep at the same time need a
+    copy of the model each.
 
     With ``output``, rows are written to disk (``results.jsonl``, ``results.csv``), progress is
     saved about every ``save_every`` seconds, and the same call continues an interrupted sweep; for
@@ -96,7 +97,7 @@ def sweep(
         loader: batches of (images, labels), labels from 0 to classes - 1; images are moved to the
             device and cast to the dtype of the weights.
         calibration: images without labels, as for `secateurs.repair`, for ``repair`` and for scores
-            that need inputs; none of them should be in ``loader``.
+            that need inputs; none of them may be in ``loader``.
         provenance: names for the rows.
         device: where to run; the model is moved there. Default the device of the model.
         amp: whether to run under autocast.
@@ -169,6 +170,7 @@ def sweep(
         counts = score_variants(
             loader, networks, variants.become, partial(Forward, model, device, amp),
             results=results, ranks=ranks, before=before, save_every=save_every, show=progress,
+            calibration=images,
         )  # fmt: skip
         with ranks.together():
             if ranks.is_first:

@@ -167,5 +167,6 @@ class BudgetSearch:
             save_every=self.save_every,
             progress=self.progress,
             enough=lambda: enough(outcomes()),
+            calibration=self.images,
         ).run()
         return outcomes()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from secateurs.errors import SecateursError
 from secateurs.evaluation.batches import read, workers_watched
+from secateurs.evaluation.calibration_overlap import CalibrationOverlap
 from secateurs.evaluation.forward import Forward
 from secateurs.evaluation.metrics import Tally, classes_of
 from secateurs.evaluation.partial_results import IndexRange, Progress
@@ -40,6 +41,7 @@ class EvaluationLoop:
             counted; ``"labels"`` also puts the dense network's classes in place of the labels. One
             of the variants must then be the dense one, `DENSE`.
         enough: called after each batch; where it returns True, the loop ends.
+        calibration: images that must not be among those that are scored.
     """
 
     loader: Iterable[Any]
@@ -53,10 +55,12 @@ class EvaluationLoop:
     progress: dict[str, Progress] = field(default_factory=dict[str, Progress])
     beside_dense: BesideDense = False
     enough: Callable[[], bool] = lambda: False
+    calibration: Tensor | None = None
 
     def run(self) -> None:
         """Score the variants on all images of all ranges."""
         self._saved = self._stepped = time.monotonic()
+        self._overlap = CalibrationOverlap(self.calibration)
         with workers_watched():
             try:
                 for each in self.ranges:
@@ -88,6 +92,7 @@ class EvaluationLoop:
         missing = [key for key in self.variants if key in images.keys]
         start = images.start
         for stop, (batch, labels) in read(self.loader, start, images.stop):
+            self._overlap.refuse(batch)
             on_device = self.forward.to_device(batch)
             dense = None
             if self.beside_dense and len(labels):

@@ -4,6 +4,8 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from torch import Tensor
+
 from secateurs._io.json_objects import BrokenJSONError
 from secateurs._io.text import counted
 from secateurs._progress import progress_bar
@@ -112,6 +114,7 @@ def score_variants(
     show: bool | None,
     title: str = "Sweeping",
     beside_dense: BesideDense = False,
+    calibration: Tensor | None = None,
 ) -> dict[str, Progress]:
     """Score variants on all images that are left, and save the progress from time to time.
 
@@ -127,12 +130,13 @@ def score_variants(
         show: False shows no progress.
         title: of the progress bar.
         beside_dense: as for `EvaluationLoop`.
+        calibration: as for `EvaluationLoop`.
 
     Returns:
         The progress of each variant, on all ranks together.
 
     Raises:
-        InvalidArgumentError: there are no images.
+        InvalidArgumentError: there are no images, or calibration images among them.
         FailureError: scoring failed, or images became readable or unreadable between runs.
     """
     in_order = is_sequential(loader)
@@ -178,6 +182,7 @@ def score_variants(
                 save_every=save_every,
                 progress=mine,
                 beside_dense=beside_dense,
+                calibration=calibration,
             ).run()
         except SecateursError as error:
             if rank:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, overload
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Advice, InvalidArgumentError
 from secateurs.results.budget_row import BudgetRow
 from secateurs.results.folder import CONFIG, CSV, JSONL
 from secateurs.results.formats import R, read_csv, read_jsonl, to_rows
@@ -48,8 +48,9 @@ def read_rows(path: str | os.PathLike[str], kind: type[Any] = Row) -> Rows[Any]:
     for other in KINDS:
         if rows and other is not kind and _holds(other, rows[0]) and not _holds(kind, rows[0]):
             raise InvalidArgumentError(
-                f"{path} holds rows of a {other.KIND}, not of a {kind.KIND}; read them with"
-                f" secateurs report, or read_rows(path, {other.__name__})"
+                f"{path} holds rows of a {other.KIND}, not of a {kind.KIND}; read them with "
+                "secateurs report",
+                Advice(f", or read_rows(path, {other.__name__})"),
             )
     return Rows(to_rows(kind, rows, path / JSONL if path.is_dir() else path))
 
