@@ -26,8 +26,12 @@ from secateurs import (
     select,
     sparsity,
 )
+from secateurs._tensors.multiply import Product, multiply
+from secateurs.gradient_pruning import modules
 from secateurs.gradient_pruning.modules import gradient_masks
+from secateurs.masks import apply
 from secateurs.masks.apply import prune_weights
+from secateurs.originals.module_state import keep_mask
 from secateurs.originals.restore_weights import copy_bits
 from secateurs.selection.selection_options import SelectionOptions
 
@@ -368,6 +372,43 @@ def test_an_interrupt_at_the_start_of_a_block_takes_it_back(
         patch.setattr(prior_pruning, "prune_weights", interrupted)
         with pruned(model, 0.7, include="0"):
             pass
+    assert_same(snapshot(model), before)
+    assert gradient_masks(model.modules()) == masks
+
+
+@pytest.mark.parametrize("again", [{"p_prune": 0.7}, {"p_prune": 0.7, "include": "0"}])
+@pytest.mark.parametrize("first", [restore, global_prune, gradient_prune])
+def test_an_interrupt_while_gradients_are_pruned_leaves_the_earlier_pruning(
+    first: Any, again: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = first(network(), **{} if first is restore else {"p_prune": 0.5})
+    before, masks = snapshot(model), gradient_masks(model.modules())
+
+    def interrupted(*mask: Any) -> None:
+        patch.undo()
+        keep_mask(*mask)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(modules, "keep_mask", interrupted)
+        gradient_prune(model, **again)
+    assert_same(snapshot(model), before)
+    assert gradient_masks(model.modules()) == masks
+
+
+def test_an_interrupt_while_weights_are_pruned_leaves_pruned_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = gradient_prune(network(), 0.5)
+    before, masks = snapshot(model), gradient_masks(model.modules())
+
+    def interrupted(products: list[Product]) -> None:
+        multiply(products[:1])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(apply, "multiply", interrupted)
+        global_prune(model, 0.7)
     assert_same(snapshot(model), before)
     assert gradient_masks(model.modules()) == masks
 

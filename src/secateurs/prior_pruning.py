@@ -13,6 +13,7 @@ from secateurs.errors import LostTrainingWarning, SecateursError
 from secateurs.gradient_pruning.modules import (
     GradientMask,
     gradient_masks,
+    gradients_kept,
     install_gradient_masks,
     prune_gradients,
     restore_gradients,
@@ -52,11 +53,13 @@ def put_masks(
         prune_type: ``"global"`` or ``"gradient"``.
         stay: ids of Parameters whose weights stay pruned, also without a mask.
     """
+    modules = [module for _, module in contents.modules]
     with changing(contents.model):
         if prune_type == "global":
             pairs = check_weights(contents, masks)
-            restore_gradients(module for _, module in contents.modules)
-            prune_weights(contents, pairs, stay)
+            with gradients_kept(modules):
+                restore_gradients(modules)
+                prune_weights(contents, pairs, stay)
         else:
             check_releasable(contents.modules)
             prune_gradients(contents, masks)

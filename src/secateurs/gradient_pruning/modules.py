@@ -7,7 +7,8 @@ function is called with one of them, the gradient to the input is computed with 
 Any other function of a masked weight is an error, never a dense gradient.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from functools import cache, wraps
 from typing import Any, NamedTuple
 
@@ -91,13 +92,25 @@ def prune_gradients(
         for target, keep in masked
         for place in target.places
     ]
-    now = gradient_masks(modules)
-    if sorted(map(_without_values, now)) == sorted(map(_without_values, new)):
-        for module, attribute, keep, _ in new:  # what is known of the modules stays true
-            keep_mask(module, attribute, keep)
-        return
-    restore_gradients(modules)
-    install_gradient_masks(modules, new)
+    with gradients_kept(modules) as now:
+        if sorted(map(_without_values, now)) == sorted(map(_without_values, new)):
+            for module, attribute, keep, _ in new:  # what is known of the modules stays true
+                keep_mask(module, attribute, keep)
+            return
+        restore_gradients(modules)
+        install_gradient_masks(modules, new)
+
+
+@contextmanager
+def gradients_kept(modules: Sequence[nn.Module]) -> Generator[list[GradientMask]]:
+    """The masks of modules, which come back if the body of the ``with`` block is cut short."""
+    before = gradient_masks(modules)
+    try:
+        yield before
+    except BaseException:  # as Ctrl-C, when some modules have other masks than the rest
+        restore_gradients(modules)
+        install_gradient_masks(modules, before)
+        raise
 
 
 def _without_values(mask: GradientMask) -> tuple[int, str, bool]:
