@@ -3,6 +3,7 @@
     python benchmarks/backward_accuracy.py mlp        784-500-500-10 on MNIST, weights and filters
     python benchmarks/backward_accuracy.py lenet5     on MNIST, kernels
     python benchmarks/backward_accuracy.py vgg        on CIFAR-10 at a half of the width, filters
+    python benchmarks/backward_accuracy.py vgg64      the same at its full width
     python benchmarks/backward_accuracy.py resnet20   on CIFAR-10 at twice the usual width, filters
 
 ``secateurs.training.GradientPruner`` prunes each layer but the last, by magnitude or at random,
@@ -37,6 +38,7 @@ NETWORKS = {
     "mlp": (mlp, "mnist", ("weight", "filter")),
     "lenet5": (lambda: load_model("lenet5", weights="random").model, "mnist", ("kernel",)),
     "vgg": (lambda: vgg(32), "cifar10", ("filter",)),
+    "vgg64": (lambda: vgg(64), "cifar10", ("filter",)),
     "resnet20": (lambda: resnet20(32), "cifar10", ("filter",)),
 }
 PREPROCESSED_FOR = {"mnist": "lenet5", "cifar10": "resnet20"}
@@ -118,7 +120,10 @@ def main() -> None:
     )
     parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--ratios", type=float, nargs="+", default=[0.5, 0.75, 0.9, 0.95, 0.98])
+    parser.add_argument(
+        "--ratios", type=float, nargs="*", default=[0.5, 0.75, 0.9, 0.95, 0.98],
+        help="pruned; none: train the dense network alone",
+    )  # fmt: skip
     parser.add_argument("--scores", nargs="+", default=["magnitude", "random"])
     parser.add_argument("--refresh", type=int, nargs="+", default=[0, 100], help="steps")
     parser.add_argument("--weight-gradient", nargs="+", default=["masked"], help="masked, dense")
