@@ -32,6 +32,9 @@ class Classifier(lightning.LightningModule):
         x, y = batch
         return nn.functional.cross_entropy(self.network(x), y)
 
+    def test_step(self, batch: Any, index: int) -> None:
+        del batch, index
+
     def configure_optimizers(self) -> optim.Optimizer:
         return optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
 
@@ -92,6 +95,11 @@ def test_a_resumed_fit_is_the_same_bit_for_bit(tmp_path: Path) -> None:
     assert resumed.pruner.steps == 9
     for one, two in zip(module.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)
+    copy = Classifier(seed=3)  # a callback that has another module goes on with this one's state
+    fit(copy, resumed, tmp_path / "copy", 3, ckpt_path=saved[0])
+    assert resumed.pruner.steps == 9
+    for one, two in zip(again.parameters(), copy.parameters(), strict=True):
+        assert torch.equal(one, two)
     plain = Classifier(seed=2)  # the weights load into a model that knows nothing of pruning
     plain.load_state_dict(torch.load(saved[2], weights_only=False)["state_dict"])
     assert sc.sparsity(plain) == sc.sparsity(module)
@@ -108,6 +116,24 @@ def test_epochs_and_steps_that_accumulate_batches_are_counted(tmp_path: Path) ->
     fit(Classifier(), callback, tmp_path / "again", 2, accumulate_grad_batches=3)
     assert callback.pruner is not None
     assert callback.pruner.steps == 2
+
+
+def test_the_checkpoint_of_a_tested_module_is_not_for_the_trained_one(tmp_path: Path) -> None:
+    module, callback = Classifier(), LightningPruning(Cubic(0.8, end=9, every=1))
+    trainer = fit(module, callback, tmp_path, 2)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    (first, _) = sorted((tmp_path / "checkpoints").glob("*.ckpt"))
+    other = Classifier(seed=1)
+    trainer.test(other, batches(), ckpt_path=first, verbose=False)
+    assert callback.state_dict()["steps"] == 3  # what a checkpoint of the other would have
+    assert callback.pruner is not None
+    assert callback.pruner.steps == 6
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])
+    fit(module, callback, tmp_path / "again", 1)
+    assert callback.pruner.steps == 9
+    fit(other, callback, tmp_path / "other", 1)
+    assert callback.pruner.steps == 6
 
 
 def test_an_unknown_unit_is_refused() -> None:

@@ -337,7 +337,7 @@ def test_a_state_that_no_file_can_hold_is_refused_before_training(tmp_path: Path
     assert not (tmp_path / STATE).exists()
 
 
-@pytest.mark.parametrize("augment", ["none", "shift", "crop-flip"])
+@pytest.mark.parametrize("augment", ["none", "shift", "flip", "crop-flip"])
 def test_augmentation_repeats_itself(augment: str) -> None:
     first, again, other = (
         torch.cat(
@@ -351,7 +351,7 @@ def test_augmentation_repeats_itself(augment: str) -> None:
 
 
 def test_crops_are_windows_of_the_padded_image() -> None:
-    from secateurs.training.augmentation import crop_flip
+    from secateurs.training.augmentation import crop_flip, flip
 
     image = torch.arange(1.0, 17).view(1, 1, 4, 4)
     padded = nn.functional.pad(torch.cat([image, image.flip(3)]), (1,) * 4)
@@ -360,6 +360,8 @@ def test_crops_are_windows_of_the_padded_image() -> None:
     found = crop_flip(image.expand(200, -1, -1, -1), torch.Generator().manual_seed(0))
     seen = {next(i for i, w in enumerate(windows) if torch.equal(w, one[0])) for one in found}
     assert seen == set(range(18))
+    flipped = flip(image.expand(200, -1, -1, -1), torch.Generator().manual_seed(0))
+    assert torch.equal(flipped.unique(dim=0), torch.cat([image, image.flip(3)]))
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,29 @@ def test_a_resumed_training_is_the_same_bit_for_bit(
     assert resumed.pruner.masks == callback.pruner.masks
 
 
+def test_masks_come_from_the_checkpoint_given_not_from_another_run(tmp_path: Path) -> None:
+    def trained(run: str, seed: int, given: Path | None = None, **options: Any) -> TrainerPruning:
+        pruning = TrainerPruning(OneShot(0.5))
+        trainer_of(Classifier(seed), tmp_path / run, callbacks=[pruning], **options).train(
+            resume_from_checkpoint=None if given is None else str(given)
+        )
+        return pruning
+
+    one, two = trained("one", 0, max_steps=2), trained("two", 1, max_steps=4)
+    assert one.pruner is not None
+    assert two.pruner is not None
+    assert one.pruner.masks != two.pruner.masks
+    path = tmp_path / "one" / "checkpoint-2"
+    resumed = trained("two", 2, path, resume_from_checkpoint=str(path), max_steps=3)
+    assert resumed.pruner is not None
+    assert resumed.pruner.masks == one.pruner.masks
+    # An argument of another step is not what the training goes on from.
+    four = tmp_path / "two" / "checkpoint-4"
+    resumed = trained("two", 2, four, resume_from_checkpoint=str(path))
+    assert resumed.pruner is not None
+    assert resumed.pruner.masks == two.pruner.masks
+
+
 def test_added_first_it_is_seen_by_every_logger(tmp_path: Path) -> None:
     logger, pruning = Logger(), TrainerPruning(OneShot(0.5, at=1), unit="epoch")
     options = {"max_steps": -1, "num_train_epochs": 2, "save_strategy": "no"}

@@ -81,8 +81,8 @@ class Repairing:
         distill_batch_size: Images for each step of distill.
         features: Weight of the error of some layers' outputs in distill; 0 for the network's
             outputs alone.
-        augment: How distill changes images at random: crop-flip, shift, none; auto is crop-flip for
-            images of three channels.
+        augment: How distill changes images at random: crop-flip, flip, shift, none; auto is
+            crop-flip for images of three channels.
         tighten: Share of distill's iterations over which the weights that are pruned go little by
             little, from the dense network's values; 0 for masks that hold from the start.
         seed: Of random scores, and of the order and the changes of images in distill.
@@ -94,7 +94,7 @@ class Repairing:
     learning_rate: Annotated[float, Parameter(name="--lr")] = 1e-3
     distill_batch_size: Whole = 32
     features: float = 0.0
-    augment: Literal["auto", "crop-flip", "shift", "none"] = "auto"
+    augment: Literal["auto", "crop-flip", "flip", "shift", "none"] = "auto"
     tighten: Ratio = 0.0
     seed: Whole = 0
 

@@ -92,7 +92,7 @@ class RetrainTraining:
         weight_decay: L2 penalty of weights, not of biases and normalisation.
         warmup: Epochs over which the learning rate rises.
         batch_size: Images a step.
-        augment: none, shift (by up to two pixels) or crop-flip.
+        augment: none, shift (by up to two pixels), flip (left to right) or crop-flip.
         distill: Weight of the dense network's probabilities beside the labels in the retraining, 0
             (labels alone) to 1 (Hinton et al. 2015); often 0.9, with a lower --lr, such as 0.02.
         temperature: Of these probabilities: the higher, the more the less likely classes count.
@@ -108,7 +108,7 @@ class RetrainTraining:
     weight_decay: float = 5e-4
     warmup: float = 0.0
     batch_size: Annotated[Whole, Parameter(alias="-b")] = 128
-    augment: Literal["none", "shift", "crop-flip"] = "none"
+    augment: Literal["none", "shift", "flip", "crop-flip"] = "none"
     distill: float = 0.0
     temperature: float = 4.0
     seed: Whole = 0

@@ -59,8 +59,8 @@ class RepairOptions:
         distill_batch_size: images for each step of ``"distill"``.
         features: the weight of the error of some layers' outputs in the loss of ``"distill"``; 0
             for the network's outputs alone.
-        augment: how ``"distill"`` changes images at random: ``"crop-flip"``, ``"shift"``,
-            ``"none"``; ``"auto"`` is ``"crop-flip"`` for images of three channels.
+        augment: how ``"distill"`` changes images at random: ``"crop-flip"``, ``"flip"``,
+            ``"shift"``, ``"none"``; ``"auto"`` is ``"crop-flip"`` for images of three channels.
         tighten: the share of ``"distill"``'s iterations over which weights are pruned step by
             step, beginning with the dense network; 0 for the final masks from the start.
         state: a file that is written after each layer and some times in ``"distill"``. If the call

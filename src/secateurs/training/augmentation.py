@@ -22,9 +22,21 @@ def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         New images of the same shape.
     """
+    return _windows(flip(images, generator), -(-images.shape[-1] // 8), generator)
+
+
+def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image, left to right, with probability 1/2.
+
+    Args:
+        images: batch x channels x height x width.
+        generator: on the CPU.
+
+    Returns:
+        New images of the same shape.
+    """
     mirrored = _draw(2, len(images), generator).bool().to(images.device)
-    images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-    return _windows(images, -(-images.shape[-1] // 8), generator)
+    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
 def shift(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -51,6 +63,7 @@ def unchanged(images: Tensor, generator: torch.Generator) -> Tensor:
 AUGMENTATIONS: Mapping[str, Augmentation] = {
     "none": unchanged,
     "shift": shift,
+    "flip": flip,
     "crop-flip": crop_flip,
 }
 """The values of ``augment``."""

@@ -15,6 +15,7 @@ class LightningPruning(Callback):
     """Drives a `Pruner` in ``trainer.fit``, saves it with the checkpoints, and logs sparsity.
 
     A second call of ``fit`` goes on with the schedule; masks are held under its new optimizers.
+    With another module it begins anew.
     Lightning's checkpoints contain the masks and the number of steps, so that
     ``fit(ckpt_path=...)`` goes on, also with a new callback. The logged name is ``sparsity``.
 
@@ -44,8 +45,14 @@ class LightningPruning(Callback):
         self._unit = check_choice("unit", unit, ("step", "epoch"))
         self._options = options
         self._module: nn.Module | None = None
+        self._coming: nn.Module | None = None
         self._saved: dict[str, Any] | None = None
+        self._saved_for: nn.Module | None = None
         self._seen = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Note whose state a checkpoint has: Lightning loads it next, and does not say."""
+        self._coming = pl_module
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prune, or go on with the optimizers of this call."""
@@ -55,7 +62,7 @@ class LightningPruning(Callback):
             self._module = pl_module
         else:
             self.pruner.replace_optimizer(optimizers)
-        if self._saved is not None:
+        if self._saved is not None and self._saved_for in (None, pl_module):
             self.pruner.load_state_dict(self._saved)
             self._saved = None
 
@@ -83,14 +90,18 @@ class LightningPruning(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The state that Lightning saves with a checkpoint."""
-        return self._saved or {} if self.pruner is None else self.pruner.state_dict()
+        if self._saved is not None and self._saved_for in (None, self._coming):
+            return self._saved
+        if self.pruner is None or self._coming is not self._module:
+            return {}
+        return self.pruner.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state now, or when there are a model and optimizers."""
-        if self.pruner is None:
-            self._saved = state_dict
-        else:
+        if self.pruner is not None and self._coming is self._module:
             self.pruner.load_state_dict(state_dict)
+        else:
+            self._saved, self._saved_for = state_dict, self._coming
 
     def _step(self, module: LightningModule) -> None:
         if self.pruner is None:

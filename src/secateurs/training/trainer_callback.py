@@ -6,6 +6,7 @@ from typing import Any, Literal, Unpack
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from secateurs._validation import check_choice
 from secateurs.distributed.dtensor import full_of
@@ -121,18 +122,26 @@ def _folder(args: TrainingArguments, state: TrainerState) -> Path:
 def _saved(args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
     """The state that `TrainerPruning.on_save` wrote.
 
-    The folder is not known for sure: a Trainer does not pass on from which one it resumes.
+    The folder is not known for sure: a Trainer does not pass on from which one it resumes. The
+    argument is what scripts hand on to it; the folder of the outputs may be that of another run.
     """
+    usual = _folder(args, state)
     given = args.resume_from_checkpoint
-    folders = [_folder(args, state), *([Path(given)] if isinstance(given, str) else [])]
+    folders = [Path(given), usual] if given and _step(Path(given)) == state.global_step else [usual]
     for folder in folders:
         if (folder / _FILE).is_file():
             return torch.load(folder / _FILE, map_location="cpu", weights_only=True)
     raise FailureError(
-        f"the training goes on at step {state.global_step}, but there is no {folders[0] / _FILE}: "
+        f"the training goes on at step {state.global_step}, but there is no {usual / _FILE}: "
         "set output_dir to the folder of the checkpoints, or resume_from_checkpoint in the "
         "TrainingArguments to the checkpoint"
     )
+
+
+def _step(checkpoint: Path) -> int | None:
+    """The step at which a checkpoint was saved; None where there is no checkpoint."""
+    path = checkpoint / TRAINER_STATE_NAME
+    return TrainerState.load_from_json(str(path)).global_step if path.is_file() else None
 
 
 def _gathered(state: Any) -> Any:
