@@ -26,7 +26,7 @@ def test_killed_at_every_system_call(tmp_path: Path) -> None:
     prune_checkpoint(template / "in", template / "older", 0.9)
     outputs = ("in", "older", "empty", "new")
     command = [sys.executable, str(EVERYWHERE), str(template), "in", *outputs]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stderr
     points = [json.loads(line) for line in ran.stdout.splitlines()]
     assert {call for _, call, *_ in points} >= {"mkdir", "rename", "replace", "unlink", ""}
