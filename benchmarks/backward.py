@@ -5,8 +5,9 @@
     python benchmarks/backward.py --granularity kernel --ratios 0.95 0.98   kernels of convolutions
     python benchmarks/backward.py --channels-last                   in this order of memory
 
-A VGG-like network and a ResNet-20 twice as wide on batches in the shape of CIFAR-10, and the MLPs
-784-500-500-10 and 784-2048-2048-10 in MNIST's, with SGD and momentum.
+VGG-like networks of 64 to 256 and 128 to 512 channels and a ResNet-20 twice as wide as usual on
+batches in the shape of CIFAR-10, and the MLPs 784-500-500-10 and 784-2048-2048-10 in MNIST's, with
+SGD and momentum.
 ``secateurs.training.GradientPruner`` prunes units of each layer but the last by magnitude; dense
 and pruned steps in turns; medians of the ratios dense / pruned of neighbours. Wall clock, and
 processor time of all threads, which other work on the machine disturbs less.
@@ -93,8 +94,10 @@ def timed(function: Callable[[], None]) -> tuple[float, float]:
 
 
 def networks(batch: int) -> Iterator[tuple[str, Callable[[], nn.Module], Tensor, list[float]]]:
-    yield "VGG-like", vgg, torch.randn(batch, 3, 32, 32), [0.5, 0.75]
-    yield "ResNet-20, width 32", lambda: resnet20(32), torch.randn(batch, 3, 32, 32), [0.5, 0.75]
+    images = torch.randn(batch, 3, 32, 32)
+    yield "VGG-like, width 64", vgg, images, [0.5, 0.75]
+    yield "VGG-like, width 128", lambda: vgg(128), images, [0.5, 0.75]
+    yield "ResNet-20, width 32", lambda: resnet20(32), images, [0.5, 0.75]
     yield "MLP 784-500-500-10", mlp, torch.randn(128, 784), [0.9, 0.95, 0.98]
     wide = partial(mlp, 2048)
     yield "MLP 784-2048-2048-10", wide, torch.randn(256, 784), [0.9, 0.95, 0.98]

@@ -3,7 +3,7 @@
     python benchmarks/backward_accuracy.py mlp        784-500-500-10 on MNIST, weights and filters
     python benchmarks/backward_accuracy.py lenet5     on MNIST, kernels
     python benchmarks/backward_accuracy.py vgg        on CIFAR-10 at a half of the width, filters
-    python benchmarks/backward_accuracy.py vgg64      the same at its full width
+    python benchmarks/backward_accuracy.py vgg64      the same at its full width; also vgg128
     python benchmarks/backward_accuracy.py resnet20   on CIFAR-10 at twice the usual width, filters
 
 ``secateurs.training.GradientPruner`` prunes each layer but the last, by magnitude or at random,
@@ -39,6 +39,7 @@ NETWORKS = {
     "lenet5": (lambda: load_model("lenet5", weights="random").model, "mnist", ("kernel",)),
     "vgg": (lambda: vgg(32), "cifar10", ("filter",)),
     "vgg64": (lambda: vgg(64), "cifar10", ("filter",)),
+    "vgg128": (lambda: vgg(128), "cifar10", ("filter",)),
     "resnet20": (lambda: resnet20(32), "cifar10", ("filter",)),
 }
 PREPROCESSED_FOR = {"mnist": "lenet5", "cifar10": "resnet20"}
