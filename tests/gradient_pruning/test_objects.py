@@ -246,3 +246,11 @@ def test_a_new_parameter_of_another_shape_is_named_not_masked(size: int) -> None
     (of_x,) = torch.autograd.grad(model(x := torch.ones(1, 4, requires_grad=True)).sum(), x)
     assert not of_x.any()
     assert [name for name, _ in sc.restore(model).named_buffers()] == []
+
+
+def test_values_of_another_shape_are_named_also_after_a_call() -> None:
+    layer = sc.gradient_prune(nn.Linear(4, 2, bias=False), 0.5)
+    layer(torch.ones(1, 4))
+    layer.weight.data = torch.ones(3, 4)
+    with pytest.raises(sc.FailureError, match=r"weight of a Linear has another shape.*again"):
+        layer(torch.ones(1, 4))

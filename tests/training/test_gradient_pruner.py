@@ -10,7 +10,8 @@ from torch import nn, optim
 from training_cases import loss_of, network
 
 import secateurs as sc
-from secateurs.training import GradientPruner, OneShot, Pruner
+from secateurs.gradient_pruning.modules import gradient_masks
+from secateurs.training import GradientPruner, OneShot, Pruner, gradient_pruner
 
 
 def trained(model: nn.Module, pruner: GradientPruner, optimizer: optim.Optimizer, steps: int):
@@ -212,3 +213,47 @@ def test_a_pruned_layer_that_is_gone_is_named() -> None:
     model[0] = nn.Identity()
     with pytest.raises(sc.InvalidArgumentError, match=r"0\.weight .* no such weight"):
         pruner.step()
+
+
+@pytest.mark.parametrize("function", ["prune_gradients", "gradient_masks"])
+def test_an_interrupt_of_a_step_leaves_the_masks_and_does_not_count(
+    function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = network()
+    options: Any = {"refresh": 1, "seed": 1}
+    pruner, other = (GradientPruner(each, 0.6, 0.5, **options) for each in (model, network()))
+    before, now = pruner.masks, gradient_masks(model.modules())
+    own = getattr(gradient_pruner, function)
+    calls = 0
+
+    def interrupted(*given: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        result = own(*given, **options)
+        if function == "prune_gradients" or calls == 2:  # the first looks whose masks there are
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(gradient_pruner, function, interrupted)
+        pruner.step()
+    assert pruner.masks is before
+    assert (pruner.steps, pruner.draws) == (0, 1)
+    assert gradient_masks(model.modules()) == now
+    for each in (pruner, other):
+        each.step()
+    assert pruner.masks == other.masks
+    pruner.remove()
+    assert not gradient_masks(model.modules())
+
+
+def test_an_interrupt_while_it_is_made_leaves_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(gradient_pruner, "gradient_masks", interrupted)
+        GradientPruner(model, 0.5)
+    assert not gradient_masks(model.modules())

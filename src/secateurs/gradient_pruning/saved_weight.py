@@ -124,6 +124,7 @@ class BackwardWeight:
     Attributes:
         is_of_outputs: whether the mask is known to keep or prune whole outputs.
         dtype: of the weight, which may be converted later.
+        shape: of the weight, whose ``data`` may be replaced later.
         keep_version: the count of writes to the mask.
         was_used: whether there was an earlier call.
         sparse: the pattern of the mask where sparse products pay; None if not, or not known.
@@ -133,7 +134,7 @@ class BackwardWeight:
         self, weight: Tensor, keep: Tensor, masked_gradient: bool, scratch: Scratch | None = None
     ):
         self.weight, self.keep, self.masked_gradient = weight, keep, masked_gradient
-        self.dtype = weight.dtype
+        self.dtype, self.shape = weight.dtype, weight.shape
         self._scratch = scratch
         self.is_of_outputs = False
         self.keep_version, self.was_used = keep._version, False
@@ -141,9 +142,9 @@ class BackwardWeight:
         self._factor: Tensor | None = None
 
     def is_of(self, weight: Tensor, keep: Tensor) -> bool:
-        """Whether it is this weight, of the same dtype, and this mask, not written to since."""
+        """Whether it is this weight, as it was, and this mask, not written to since."""
         same = self.weight is weight and self.keep is keep and self.dtype == weight.dtype
-        return same and self.keep._version == self.keep_version
+        return same and self.shape == weight.shape and keep._version == self.keep_version
 
     def prune(self, x: Tensor, output: Tensor) -> bool:
         """Let the backward pass of an operation use the pruned weight.

@@ -12,6 +12,7 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.gradient_pruning.modules import (
     GradientMask,
     gradient_masks,
+    gradients_kept,
     prune_gradients,
     restore_gradients,
 )
@@ -95,9 +96,8 @@ class GradientPruner:
         )
         if 0 < self._p_bern < 1 and self._options.seed is None:
             raise InvalidArgumentError(f"p_bern={p_bern} draws random numbers: write seed=0")
-        self._model, self.steps, self.draws, self._removed = model, 0, 0, False
-        self.masks = self._drawn(contents)
-        self._put(contents)
+        self._model, self.draws = model, 0
+        self._put(contents, self._drawn(contents), steps=0, draws=1)
 
     def __enter__(self) -> Self:
         if self._removed:
@@ -126,9 +126,10 @@ class GradientPruner:
         in_force = self._in_force(contents)
         steps = self.steps + 1
         due = self._refresh is not None and steps % self._refresh == 0
-        if due or not in_force:
-            self.masks = self._drawn(contents) if due else self.masks
-            self._put(contents)
+        if due:
+            self._put(contents, self._drawn(contents), steps, self.draws + 1)
+        elif not in_force:
+            self._put(contents, self.masks, steps, self.draws)
         self.steps = steps
 
     def remove(self) -> None:
@@ -156,9 +157,8 @@ class GradientPruner:
         """
         check_state(state, self.state_dict(), "GradientPruner", ["settings"])
         contents = ModelContents(self._model)
-        self.masks = loaded_masks(contents, self.masks, state["masks"])
-        self.steps, self.draws = state["steps"], state["draws"]
-        self._put(contents)
+        masks = loaded_masks(contents, self.masks, state["masks"])
+        self._put(contents, masks, state["steps"], state["draws"])
 
     @property
     def _settings(self) -> str:
@@ -174,9 +174,7 @@ class GradientPruner:
             source = torch.Generator().manual_seed(mixed(seed, self.draws, 0))
         options = replace(self._options, seed=None)
         chosen = choose(contents, self._p_prune, options, source, barrier=gradient_barrier)
-        masks = chosen.draw(self._p_bern, generator=source)
-        self.draws += 1
-        return masks
+        return chosen.draw(self._p_bern, generator=source)
 
     def _in_force(self, contents: ModelContents) -> bool:
         """Whether all masks are on the backward pass.
@@ -208,13 +206,18 @@ class GradientPruner:
         own = {(id(mask.module), mask.attribute): mask for mask in self._own}
         return [m for m in masks if not _same(m, own.get((id(m.module), m.attribute)))]
 
-    def _put(self, contents: ModelContents) -> None:
-        """Put the masks on the backward pass; weights pruned in both passes stay pruned."""
-        self._removed = False
-        with changing(self._model):
-            only_kept = self._weight_gradient == "masked"
-            prune_gradients(contents, self.masks, masked_gradient=only_kept)
-            self._own = gradient_masks(module for _, module in contents.modules)
+    def _put(self, contents: ModelContents, masks: Masks, steps: int, draws: int) -> None:
+        """Put masks on the backward pass; weights pruned in both passes stay pruned.
+
+        If it is cut short, as by Ctrl-C, the earlier masks stay, and what is known of them.
+        """
+        modules = [module for _, module in contents.modules]
+        only_kept = self._weight_gradient == "masked"
+        with changing(self._model), gradients_kept(modules):
+            prune_gradients(contents, masks, masked_gradient=only_kept)
+            own = gradient_masks(modules)
+            self._own, self.masks, self.steps, self.draws = own, masks, steps, draws
+            self._removed = False
 
 
 def _same(mask: GradientMask, own: GradientMask | None) -> bool:
