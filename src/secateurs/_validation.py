@@ -236,6 +236,19 @@ def make_generator(
     return None
 
 
+def check_seeded(seed: int | None, needed_for: Argument | None) -> None:
+    """Check that there is a seed for what draws random numbers, where no generator is taken.
+
+    Raises:
+        InvalidArgumentError: there is none, or it does not fit into 64 bits.
+    """
+    if seed is None and needed_for is not None:
+        raise InvalidArgumentError(
+            needed_for, " draws random numbers: ", Advice("hand in ", "write "), Argument("seed", 0)
+        )
+    make_generator(None, seed)
+
+
 def check_path(name: str, given: str | os.PathLike[str]) -> Path:
     """Make a `Path` of a path argument, with ``~`` replaced by the user's home.
 

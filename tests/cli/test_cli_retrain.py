@@ -161,7 +161,13 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(run: Run) -> Non
         (("--dense-epochs", -1), "--dense-epochs must be a whole number from 0, got -1"),
         (("--batch-size", 0), "--batch-size must be a whole number from 1, got 0"),
         (("--keep-at-least", 2), "--keep-at-least must be from 0 to 1"),
-        (("--validation", 1), "write a fraction such as 0.1"),
+        (
+            ("--validation", 1),
+            "--validation 1.0 of 901 training images leaves a part empty: write ",
+        ),
+        (("--limit", 2), "--validation 0.1 of 2 training images leaves a part empty: give more"),
+        (("--ratio", 1), "a ratio of 1 prunes all 40,208 units, after which the network learns "),
+        (("--compression", 1e9), "a ratio of 0.999999999 prunes all 40,208 units"),
         (("--split", "test"), "write --test-split or --test-data"),
         (("--test-data", "digits", "--test-split", "train"), "write --test-split or --test-data"),
         (
@@ -177,6 +183,27 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
     said = run("retrain", "--epochs", 3, *words)
     assert said.code == 2 and complaint in said.complaint
     assert not list(Path().glob("secateurs-results/*/*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--rounds", 3), "--rounds has no effect without --schedule iterative"),
+        (
+            ("--schedule", "one-shot", "--ramp", 0.9),
+            "--ramp has no effect without --schedule cubic",
+        ),
+        (
+            ("--schedule", "one-shot", "--every", 9),
+            "--every has no effect without --schedule cubic",
+        ),
+        (("--temperature", 2), "--temperature has no effect without --distill"),
+        (("--seed", 3, "--seeds", 0), "--seed has no effect beside --seeds"),
+        (("--dense-epochs", 0, "--dense-lr", 1), "--dense-lr has no effect without --dense-epochs"),
+    ],
+)
+def test_an_option_without_effect_is_said(run: Run, words: tuple[Any, ...], said: str) -> None:
+    assert said in run("retrain", "--validation", 0, *words).err  # and nothing is trained
 
 
 @pytest.mark.parametrize(("arch", "rate"), [("lenet5", 0.02), ("digits", 0.05)])

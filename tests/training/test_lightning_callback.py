@@ -1,6 +1,7 @@
 """Lightning's Trainer prunes, goes on over several calls of fit, and resumes."""
 
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from secateurs.training import Cubic, GradientRegrowth, Iterative, OneShot
 
 lightning = pytest.importorskip("lightning.pytorch")
 
+from lightning.pytorch import callbacks  # noqa: E402
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 from lightning.pytorch.loggers import CSVLogger  # noqa: E402
 
@@ -32,6 +34,10 @@ class Classifier(lightning.LightningModule):
         x, y = batch
         return nn.functional.cross_entropy(self.network(x), y)
 
+    def validation_step(self, batch: Any, index: int) -> None:
+        del batch, index
+        self.log("pruned", sc.sparsity(self).ratio)
+
     def test_step(self, batch: Any, index: int) -> None:
         del batch, index
 
@@ -47,18 +53,19 @@ def fit(
     module: Classifier, callback: LightningPruning, folder: Path, epochs: int, **options: Any
 ) -> Any:
     path = options.pop("ckpt_path", None)
-    checkpoints = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, every_n_epochs=1)
+    each = options.pop("saved", {"every_n_epochs": 1})
+    checkpoints = ModelCheckpoint(folder / "checkpoints", save_top_k=-1, **each)
     trainer = lightning.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
-        callbacks=[callback, checkpoints],
+        callbacks=[callback, *options.pop("others", []), checkpoints],
         logger=CSVLogger(folder, "log"),
         log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
         **options,
     )
-    trainer.fit(module, batches(), ckpt_path=path)
+    trainer.fit(module, batches(), batches(), ckpt_path=path)
     return trainer
 
 
@@ -116,6 +123,77 @@ def test_epochs_and_steps_that_accumulate_batches_are_counted(tmp_path: Path) ->
     fit(Classifier(), callback, tmp_path / "again", 2, accumulate_grad_batches=3)
     assert callback.pruner is not None
     assert callback.pruner.steps == 2
+
+
+@pytest.mark.parametrize("regrow", [None, GradientRegrowth(every=1, until=9)])
+def test_an_epoch_is_counted_before_it_is_validated_and_saved(
+    tmp_path: Path, regrow: GradientRegrowth | None
+) -> None:
+    def callback() -> LightningPruning:
+        return LightningPruning(Cubic(0.8, end=3, every=1), unit="epoch", regrow=regrow, seed=1)
+
+    module, first = Classifier(), callback()
+    one_batch = {"limit_train_batches": 1, "saved": {"every_n_train_steps": 1}}
+    trainer = fit(module, first, tmp_path, 4, **one_batch)
+    assert first.pruner is not None
+    assert trainer.callback_metrics["pruned"] == pytest.approx(sc.sparsity(module).ratio)
+    (second,) = (tmp_path / "checkpoints").glob("*step=2.ckpt")
+    again, resumed = Classifier(seed=1), callback()
+    fit(again, resumed, tmp_path / "again", 4, ckpt_path=second, **one_batch)
+    assert resumed.pruner is not None
+    assert resumed.pruner.steps == first.pruner.steps == 4
+    for one, two in zip(module.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_an_epoch_that_is_cut_short_is_counted_when_it_is_over(tmp_path: Path) -> None:
+    callback = LightningPruning(OneShot(0.5, at=1), unit="epoch")
+    fit(Classifier(), callback, tmp_path, 9, max_steps=2, saved={"every_n_train_steps": 2})
+    assert callback.pruner is not None
+    assert callback.pruner.steps == 0
+    (saved,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    fit(Classifier(), callback, tmp_path / "again", 9, max_steps=6, ckpt_path=saved)
+    assert callback.pruner.steps == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("StochasticWeightAveraging", {"swa_lrs": 0.01, "swa_epoch_start": 1}),
+        ("EMAWeightAveraging", {"decay": 0.99}),
+    ],
+)
+def test_averages_that_become_the_weights_are_pruned(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    if not hasattr(callbacks, name):
+        pytest.skip(f"this version of Lightning has no {name}")
+    module, callback = Classifier(), LightningPruning(Cubic(0.8, end=8, every=2))
+    module.network[1] = nn.Identity()  # without BatchNorm the average is not trained any further
+    for call in range(2):  # each begins an average of its own
+        average = getattr(callbacks, name)(**options)
+        fit(module, callback, tmp_path / str(call), 2, others=[average])
+        assert callback.pruner is not None
+        assert sc.sparsity(module).ratio == callback.pruner.sparsity
+
+
+@pytest.mark.parametrize("error", [RuntimeError("an image"), KeyboardInterrupt()])
+def test_nothing_is_held_after_an_error(tmp_path: Path, error: BaseException) -> None:
+    class Fails(callbacks.Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            raise error
+
+    module, callback = Classifier(), LightningPruning(OneShot(0.5))
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises((RuntimeError, SystemExit)):
+        fit(module, callback, tmp_path, 1, others=[Fails()])
+    signal.signal(signal.SIGINT, handler)  # after Ctrl-C Lightning ignores further ones
+    assert sc.sparsity(module).ratio == 0.5
+    sc.restore(module)
+    optimizer = optim.SGD(module.parameters(), lr=0.1)
+    module.training_step((images(), LABELS), 0).backward()
+    optimizer.step()
+    assert sc.sparsity(module).ratio == 0
 
 
 def test_the_checkpoint_of_a_tested_module_is_not_for_the_trained_one(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from training_cases import LABELS, images, network
 
 import secateurs as sc
-from secateurs.training import Cubic, MagnitudeRegrowth, OneShot
+from secateurs.training import Cubic, GradientRegrowth, MagnitudeRegrowth, OneShot
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -81,6 +81,26 @@ def test_a_resumed_training_is_the_same_bit_for_bit(
         assert torch.equal(one, two)
     assert resumed.pruner is not None
     assert resumed.pruner.masks == callback.pruner.masks
+
+
+@pytest.mark.parametrize("regrow", [None, GradientRegrowth(every=1, until=9)])
+def test_an_epoch_is_counted_before_it_is_saved(
+    tmp_path: Path, regrow: GradientRegrowth | None
+) -> None:
+    def trained(seed: int, **resumed: Any) -> tuple[nn.Module, TrainerPruning]:
+        pruning = TrainerPruning(Cubic(0.8, end=3, every=1), unit="epoch", regrow=regrow, seed=1)
+        model = Classifier(seed)
+        options: dict[str, Any] = {"max_steps": -1, "num_train_epochs": 4}
+        trainer_of(model, tmp_path, callbacks=[pruning], **options).train(**resumed)
+        return model, pruning
+
+    model, pruning = trained(0)  # three steps an epoch; saved after steps 2, 4, 6, ...
+    again, resumed = trained(1, resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+    assert pruning.pruner is not None
+    assert resumed.pruner is not None
+    assert resumed.pruner.steps == pruning.pruner.steps == 4
+    for one, two in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, two)
 
 
 def test_masks_come_from_the_checkpoint_given_not_from_another_run(tmp_path: Path) -> None:

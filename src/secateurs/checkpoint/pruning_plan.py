@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Unpack
 
 from secateurs._io.text import quoted
-from secateurs._validation import check_path, check_ratio, make_generator
+from secateurs._validation import check_path, check_ratio, check_seeded
 from secateurs.checkpoint.choice import STATISTICS, choose
 from secateurs.checkpoint.contents import FLOATS, Entry
 from secateurs.checkpoint.file_blocks import Weight
@@ -147,7 +147,7 @@ def _check_randomness(given: SelectionOptions, p_bern: float) -> None:
     """Refuse random numbers without a seed."""
     random = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
     random = Argument("score", given.score) if given.criterion.is_random else random
-    make_generator(None, given.seed, needed_for=random)
+    check_seeded(given.seed, random)
 
 
 def _competing(

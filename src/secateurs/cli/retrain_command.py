@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -67,6 +68,8 @@ def run_retrain(
     seeds = _seeds(training)
     plans = {seed: make_plan(asked, pruning, training, seed, amp=running.amp) for seed in seeds}
     plans[seeds[0]].check_ranks(ranks.size)
+    if ranks.is_first:
+        _warn_unused(pruning, training, plans[seeds[0]])
     device = own_device(ranks, pick_device(running.device))
     check_loader_options(training.batch_size, running.workers, asked.limit)
     check_data(_name_of(asked))
@@ -181,6 +184,24 @@ def make_plan(
         options=selection_of(pruning),
         seed=seed,
     )
+
+
+def _warn_unused(pruning: RetrainPruning, training: RetrainTraining, plan: RetrainPlan) -> None:
+    """Warn of options without effect, since what they belong to was not asked for."""
+    prunes_often = pruning.schedule == "cubic" or pruning.regrow != "none"
+    used = {
+        "rounds": pruning.schedule == "iterative" or "without --schedule iterative",
+        "ramp": pruning.schedule == "cubic" or "without --schedule cubic",
+        "every": prunes_often or "without --schedule cubic or --regrow",
+        "temperature": training.distill > 0 or "without --distill",
+        "dense_lr": plan.dense.epochs > 0 or "without --dense-epochs",
+        "seed": not training.seeds or "beside --seeds",
+    }
+    for name, reason in used.items():
+        options = pruning if hasattr(pruning, name) else training
+        if reason is not True and getattr(options, name) != getattr(type(options)(), name):
+            option = "--" + name.replace("_", "-")
+            warnings.warn(f"{option} has no effect {reason}", stacklevel=2)
 
 
 def _seeds(training: RetrainTraining) -> list[int]:

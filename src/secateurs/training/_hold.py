@@ -50,6 +50,13 @@ from secateurs.training.zeroing import Zeroing
 Averages = nn.Module | Sequence[nn.Module]
 
 
+def several(averaged: Averages) -> Sequence[nn.Module]:
+    """One average or several as a sequence."""
+    return cast(
+        "Sequence[nn.Module]", averaged if isinstance(averaged, list | tuple) else [averaged]
+    )
+
+
 def hold(
     model: nn.Module,
     optimizer: Optimizers,
@@ -137,8 +144,7 @@ class Hold:
     ):
         self.masks, self.steps = masks, 0
         self._model = model
-        several = averaged if isinstance(averaged, list | tuple) else [averaged]
-        self._averaged = cast("Sequence[nn.Module]", several)
+        self._averaged = several(averaged)
         self._dense_gradients = dense_gradients
         self._remedy = remedy
         self._optimizers = with_inner(optimizers)

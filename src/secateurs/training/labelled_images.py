@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.training.augmentation import AUGMENTATIONS
 
 
@@ -47,9 +47,13 @@ class TrainingImages(ABC):
         count = len(self)
         size = round(fraction * count) if 0 < fraction < 1 else 0
         if not 0 < size < count:
+            usual = 0.1
+            few = round(usual * count) == 0
+            remedy = "give more images" if few else Argument("validation", usual)
             raise InvalidArgumentError(
-                f"{fraction!r} of {count} images for validation leaves a part empty: write a "
-                "fraction such as 0.1"
+                Argument("validation", fraction),
+                f" of {count} training images leaves a part empty: {'' if few else 'write '}",
+                remedy,
             )
         generator = torch.Generator().manual_seed(0)
         order = torch.randperm(count, generator=generator, device="cpu")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from secateurs._validation import check_ratio, make_generator
+from secateurs._validation import check_ratio, check_seeded
 from secateurs.criteria import Score, ScoreFunction
 from secateurs.distributed.dtensor import local_of
 from secateurs.errors import Argument, InvalidArgumentError
@@ -45,6 +45,9 @@ class MaskChoice:
     Attributes:
         ratio: the ratio of units that is pruned.
         put_off: whether the masks are to change as soon as gradients are finite.
+
+    Raises:
+        InvalidArgumentError: something draws random numbers, and there is no seed.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class MaskChoice:
         kept = kept_units(masks, ModelContents(model).group.holders)
         self.ratio = (self._units - sum(kept.values())) / self._units
         self.put_off = False
+        check_seeded(options.seed, self._draws())  # not at the first draw, amid the training
 
     def at(self, step: int, masks: Masks) -> Masks | None:
         """The masks from a step on; None if they do not change.
@@ -89,6 +93,18 @@ class MaskChoice:
         ):
             return self._exchanged(ModelContents(self._model), masks, masks, regrow.margin, step)
         return new
+
+    def _draws(self) -> Argument | None:
+        """What draws random numbers at some step; None if nothing does."""
+        regrow = self._regrow
+        if not any(ratio for _, ratio in self._schedule.prunings):
+            return None
+        if isinstance(regrow, GradientRegrowth) and regrow.start != "score" and not self.ratio:
+            return Argument("start", regrow.start)
+        if isinstance(regrow, MagnitudeRegrowth) and regrow.gamma and regrow.power:
+            return Argument("gamma", regrow.gamma)
+        is_random = self._options.criterion.is_random
+        return Argument("score", self._options.score) if is_random else None
 
     def _pruned_to(self, ratio: float, step: int, masks: Masks) -> Masks:
         if not ratio and not self.ratio and self._options.criterion.needs_data:
@@ -229,7 +245,7 @@ class MaskChoice:
 
     def _at_random(self, contents: ModelContents, ratio: float, start: str, step: int) -> Masks:
         """Random masks; each parameter loses the same share (``"uniform"``) or one by ERK."""
-        source = self._source(step, Argument("start", start))
+        source = self._source(step)
         every = self._select(contents, 0.0, "magnitude")
         sizes = {name: mask.units.count for name, mask in every.units.items()}
         if start == "erk":
@@ -245,14 +261,13 @@ class MaskChoice:
         """Whether an event with this probability happens at this step."""
         if probability >= 1:
             return True
-        source = self._source(step, Argument("gamma"))
+        source = self._source(step)
         drawn = torch.rand((), generator=source, dtype=torch.float64, device="cpu")
         return bool(drawn < probability)
 
     def _score(self, step: int, change: Change) -> ScoreFunction:
         given, criterion = self._options, self._options.criterion
-        named = Argument("score", given.score)
-        source = self._source(step, named) if criterion.is_random else None
+        source = self._source(step) if criterion.is_random else None
 
         def score(target: Target) -> torch.Tensor:
             # The caller's function may fail on one rank while the others wait in a collective.
@@ -263,12 +278,11 @@ class MaskChoice:
 
         return score
 
-    def _source(self, step: int, needed_for: Argument) -> torch.Generator | None:
+    def _source(self, step: int) -> torch.Generator:
         """A generator that the seed and the step determine."""
         seed = self._options.seed
-        source = make_generator(None, seed, needed_for=needed_for)
         digest = hashlib.blake2b(f"{seed}, {step}".encode(), digest_size=7).digest()
-        return source and source.manual_seed(int.from_bytes(digest, "big"))
+        return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
     def _by_counts(
         self,

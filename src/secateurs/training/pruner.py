@@ -122,7 +122,7 @@ class Pruner:
         self.sparsity = self.masks.sparsity
         self._choice = MaskChoice(model, schedule, regrow, given, keep_at_least, self.masks)
         self._rewind = copied_values(model) if schedule.rewind is not None else {}
-        self._held = self._new_hold(optimizers)
+        self._held = self._new_hold(optimizers, averaged)
         masks = self._choice.at(0, self.masks)
         self._held.begin()
         if masks is not None:
@@ -176,15 +176,21 @@ class Pruner:
         """
         self._held.remove()
 
-    def replace_optimizer(self, optimizer: Optimizers) -> None:
+    def replace_optimizer(self, optimizer: Optimizers, *, averaged: Averages | None = None) -> None:
         """Go on with another optimizer, or with several.
+
+        Args:
+            optimizer: the new one, or a list of all.
+            averaged: averages of the model instead of those of before.
 
         Raises:
             InvalidArgumentError: it does not hold the masked parameters.
         """
         optimizers = check_optimizers(optimizer)
         check_regrowth(self.regrow, optimizers)
-        held = self._new_hold(optimizers)
+        averaged = self._averaged if averaged is None else averaged
+        held = self._new_hold(optimizers, averaged)
+        self._averaged = averaged
         self._held.remove()
         self._held = held
         put_beside_others(self._model, self.masks)
@@ -231,13 +237,13 @@ class Pruner:
         self._choice.ratio, self._choice.put_off = state["ratio"], state["put_off"]
         self._apply(loaded_masks(ModelContents(self._model), self.masks, state["masks"]))
 
-    def _new_hold(self, optimizers: list[optim.Optimizer]) -> Hold:
+    def _new_hold(self, optimizers: list[optim.Optimizer], averaged: Averages) -> Hold:
         kind = StraightThrough if isinstance(self.regrow, MagnitudeRegrowth) else Hold
         return kind(
             self._model,
             optimizers,
             self.masks,
-            averaged=self._averaged,
+            averaged=averaged,
             dense_gradients=isinstance(self.regrow, GradientRegrowth),
             remedy=_REMEDY,
         )

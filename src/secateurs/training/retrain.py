@@ -120,8 +120,8 @@ class Retraining:
         state = load_state(self.folder / STATE) or {}
         rows = [RetrainRow.from_dict(values) for values in state.get("rows", [])]
         self._publish(rows)
+        self.plan.check_model(self.model)  # before it is trained in vain
         if self.plan.dense.epochs:
-            self.plan.check_model(self.model)  # before it is trained in vain
             rows = self._train("dense", rows, state)
             self.model.load_state_dict(load_weights(self.folder / DENSE))
         elif not state:

@@ -140,7 +140,13 @@ class RetrainPlan:
             InvalidArgumentError: they do not.
         """
         options = replace(self.options, score="magnitude", seed=None)
-        choose(ModelContents(model), self.ratio, options, warn=False)
+        candidates = choose(ModelContents(model), self.ratio, options, warn=False)
+        if candidates.count == candidates.total and not self.keep_at_least:
+            raise InvalidArgumentError(
+                f"a ratio of {self.ratio:.12g} prunes all {candidates.total:,} units, after which "
+                "the network learns nothing: write a smaller ",
+                Argument("ratio"),
+            )
 
     def settings(self, phase: str) -> TrainingSettings:
         """The settings of a phase."""

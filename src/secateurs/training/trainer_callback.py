@@ -1,5 +1,6 @@
 """Pruning in the Trainer of transformers; needs ``pip install 'secateurs[hf]'``."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -30,7 +31,8 @@ class TrainerPruning(TrainerCallback):
 
     Args:
         schedule: when to prune, see `Pruner`.
-        unit: what the schedule counts: "step" (of the optimizer) or "epoch".
+        unit: what the schedule counts: "step" (of the optimizer) or "epoch". An epoch is counted at
+            its last step.
         **options: the other arguments of `Pruner`.
 
     Attributes:
@@ -53,6 +55,7 @@ class TrainerPruning(TrainerCallback):
         self._unit = check_choice("unit", unit, ("step", "epoch"))
         self._options = options
         self._model: nn.Module | None = None
+        self._counted = False
 
     def add_to(self, trainer: Trainer) -> None:
         """Add this callback to a Trainer, before all others."""
@@ -74,16 +77,30 @@ class TrainerPruning(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Count a step."""
-        if self.pruner is not None and self._unit == "step":
+        """Count a step, or an epoch with its last step.
+
+        After the epoch it is too late: a checkpoint may be saved at its last step, and the
+        gradients that some scores and regrowth read are emptied.
+        """
+        if self._unit == "epoch":
+            length = _steps_of_epoch(args, kwargs.get("train_dataloader"))
+            if length and not (state.global_step + 1) % length:
+                self._count_epoch()
+        elif self.pruner is not None:
             self.pruner.step()
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note that this epoch is not counted yet."""
+        self._counted = False
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Count an epoch."""
-        if self.pruner is not None and self._unit == "epoch":
-            self.pruner.step()
+        """Count an epoch that was cut short, or whose length nobody knew."""
+        if self._unit == "epoch":
+            self._count_epoch()
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -113,6 +130,20 @@ class TrainerPruning(TrainerCallback):
         """Stop holding; the weights are still pruned."""
         if self.pruner is not None:
             self.pruner.remove()
+
+    def _count_epoch(self) -> None:
+        if self.pruner is not None and not self._counted:
+            self._counted = True
+            self.pruner.step()
+
+
+def _steps_of_epoch(args: TrainingArguments, batches: Any) -> int | None:
+    """How many steps an epoch has, as the Trainer counts them; None if the data has no length."""
+    try:
+        count = len(batches)
+    except TypeError:
+        return None
+    return max(math.ceil(count / args.gradient_accumulation_steps), 1)
 
 
 def _folder(args: TrainingArguments, state: TrainerState) -> Path:
