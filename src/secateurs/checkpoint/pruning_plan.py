@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Unpack
 
 from secateurs._io.text import quoted
-from secateurs._validation import check_path, check_ratio, check_seeded
+from secateurs._validation import check_path, check_ratio
 from secateurs.checkpoint.choice import STATISTICS, choose
 from secateurs.checkpoint.contents import FLOATS, Entry
 from secateurs.checkpoint.file_blocks import Weight
@@ -27,7 +27,11 @@ from secateurs.parameters.patterns import name_matches
 from secateurs.selection.layer_counts import ratios_alone, ratios_by_parameter
 from secateurs.selection.neighbours import refuse_indivisible
 from secateurs.selection.scopes import NOfM
-from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
+from secateurs.selection.selection_options import (
+    SelectionKeywords,
+    SelectionOptions,
+    check_randomness,
+)
 from secateurs.selection.shown_keywords import shows
 
 # The dtypes of quantised weights in files; larger integers are indices.
@@ -109,7 +113,7 @@ def plan_pruning(
         p_prune = given.ratio(p_prune)
     elif p_prune is not None or given.scope != "global":
         raise ratios_alone()
-    _check_randomness(given, check_ratio("p_bern", p_bern))
+    check_randomness(given, check_ratio("p_bern", p_bern))
     found = find_checkpoint(check_path("source", source), key=key)
     for file in found.files:
         if file.compressed:
@@ -141,13 +145,6 @@ def selection_of_file(
     """
     check_data_free(options.get("score", "magnitude"))
     return SelectionOptions.read(function, options)
-
-
-def _check_randomness(given: SelectionOptions, p_bern: float) -> None:
-    """Refuse random numbers without a seed."""
-    random = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
-    random = Argument("score", given.score) if given.criterion.is_random else random
-    check_seeded(given.seed, random)
 
 
 def _competing(

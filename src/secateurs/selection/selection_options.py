@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypedDict, cast
 
-from secateurs._validation import check_choice, check_keywords, check_seed
+from secateurs._validation import check_choice, check_keywords, check_seed, check_seeded
 from secateurs.criteria import Criterion, Score, criterion_of
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.granularity import GRANULARITIES
@@ -133,6 +133,17 @@ class SelectionOptions:
             if value != field.default
         )
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def check_randomness(options: SelectionOptions, p_bern: float) -> None:
+    """Refuse random numbers without a seed, where no generator is taken.
+
+    Raises:
+        InvalidArgumentError: masks are drawn, or units ranked, at random, and there is no seed.
+    """
+    random = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
+    random = Argument("score", options.score) if options.criterion.is_random else random
+    check_seeded(options.seed, random)
 
 
 def _checked(option: str, value: Patterns | None) -> Patterns | None:

@@ -21,7 +21,11 @@ from secateurs.masks.mask import Masks
 from secateurs.originals.model_lock import changing
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.selection._select import choose, read_options
-from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
+from secateurs.selection.selection_options import (
+    SelectionKeywords,
+    SelectionOptions,
+    check_randomness,
+)
 from secateurs.selection.shown_keywords import shows
 from secateurs.training.labelled_images import mixed
 from secateurs.training.mask_state import check_state, loaded_masks, saved_masks
@@ -94,8 +98,7 @@ class GradientPruner:
         self._options = read_options(
             GradientPruner, contents, options, weight_gradient=weight_gradient, **numbers
         )
-        if 0 < self._p_bern < 1 and self._options.seed is None:
-            raise InvalidArgumentError(f"p_bern={p_bern} draws random numbers: write seed=0")
+        check_randomness(self._options, self._p_bern)
         self._model, self.draws = model, 0
         self._put(contents, self._drawn(contents), steps=0, draws=1)
 
