@@ -204,7 +204,7 @@ def test_compatible_needs_its_columns_rows_images_and_model(tmp_path: Path) -> N
     compatible(tmp_path / "c", [("x", 1, 2), ("y", 2, 3)])
     with pytest.raises(InvalidArgumentError, match="1000 classes of ImageNet but tiny has 10"):
         load_data(tmp_path / "c", model=model(10))
-    with pytest.raises(InvalidArgumentError, match="not divided: leave split out"):
+    with pytest.raises(InvalidArgumentError, match=r"no part 'train': leave split out"):
         load_data(tmp_path / "c", model=model(1000), split="train")
     (tmp_path / "c" / "images" / "y.png").unlink()
     with pytest.raises(FailureError, match=r"1 of the 2 images .* missing, first .*y\.png"):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secateurs._validation import check_count, nearest
-from secateurs.errors import InvalidArgumentError, require
+from secateurs.errors import Advice, InvalidArgumentError, require
 from secateurs.zoo import folder_layouts, image_tables, named_data, parquet
 from secateurs.zoo.downloads import cache_folder
 from secateurs.zoo.images import ImageDataset, Item, Listing, subset
@@ -185,7 +185,10 @@ def _read_folder(
     for name, read in tables.items():
         if (folder / name).is_file():
             if split not in (None, "test"):
-                raise InvalidArgumentError(f"{folder} ({name}) is not divided: leave split out")
+                raise InvalidArgumentError(
+                    f"{folder} ({name}) is not divided, so it has no part {split!r}",
+                    Advice(": leave split out"),  # some commands have a default of their own
+                )
             return read(folder, model, skip_corrupt=skip_corrupt)
     if parquet.has_parquet(folder):
         return parquet.read_parquet(folder, split, model)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from secateurs._io.text import printable, quoted
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Advice, Argument, FailureError, InvalidArgumentError
 from secateurs.zoo.classes import class_indices
 from secateurs.zoo.images import Item, Listing
 from secateurs.zoo.loaded_model import LoadedModel
@@ -153,7 +153,9 @@ def _split_folder(folder: Path, split: str | None) -> tuple[Path, str]:
             present = [path.name for path in _subfolders(folder)]
             raise InvalidArgumentError(
                 f"{folder} has no folder {split!r} (it has {', '.join(present[:6]) or 'none'}): "
-                "name one of its folders as the split, or leave split out"
+                "name one of its folders as ",
+                Argument("split"),
+                Advice(", or leave split out"),  # some commands have a default of their own
             )
         return folder / split, split
     for name in _HELD_OUT:
