@@ -6,6 +6,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -127,3 +130,28 @@ def test_an_empty_path_is_not_this_folder(
     assert f"the argument {where} is empty" in run(*words).complaint
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
     assert (tmp_path / "m.safetensors").read_bytes() == before
+
+
+class Signals:
+    """Gets a signal when it is freed."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def by_a_finalizer() -> None:
+    value = type("Value", (), {})()
+    weakref.finalize(value, signal.raise_signal, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("free", [Signals, by_a_finalizer])
+def test_a_signal_while_an_object_is_freed_is_not_lost(
+    free: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+    with pytest.raises(KeyboardInterrupt), Interruption(last=False) as interruption:
+        free()
+        time.sleep(60)
+    assert interruption.number == signal.SIGTERM
+    assert not dropped

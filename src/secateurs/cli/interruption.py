@@ -15,7 +15,10 @@ INTERRUPTED = "interrupted"
 _AGAIN_SECONDS = 0.1
 _QUICK_SECONDS = 1.0
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
-_AT_FORK = ("logging", "random", "secateurs._io.lock")  # modules with callbacks at a fork
+_AT_FORK = ("logging", "random", "secateurs._io.lock")
+_OF_WEAK_REFERENCES = ("weakref", "_weakrefset", "torch.utils.weak")
+_CALLED_BACK = (*_AT_FORK, *_OF_WEAK_REFERENCES)
+"""Modules whose functions Python calls at a fork, or when an object is freed."""
 
 
 class Interruption:
@@ -89,8 +92,11 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 
 def _would_be_lost(frame: FrameType | None) -> bool:
-    """Whether Python would print an exception and drop it, as in callbacks at a fork."""
-    return frame is not None and frame.f_globals.get("__name__") in _AT_FORK
+    """Whether Python would print an exception and drop it, as in callbacks and in ``__del__``."""
+    if frame is None:
+        return False
+    own = frame.f_globals.get("__name__") in _CALLED_BACK
+    return own or frame.f_code.co_name == "__del__"
 
 
 def _end_worker(number: int) -> None:
